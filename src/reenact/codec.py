@@ -1,0 +1,358 @@
+"""Actions to columns and back, to the bit and to the type.
+
+Contract. An action space has one leaf for each part that is no Dict or Tuple, each a column:
+
+| leaf | column |
+|---|---|
+| Discrete | one integer a row, of the narrowest dtype that holds the space |
+| Box, MultiDiscrete, MultiBinary | the space's shape; Box in its own dtype, the others in the narrowest |
+| Text, Sequence, Graph, OneOf, any other space | a heap reference to `space.to_jsonable([action])` |
+
+The *kind* of an action says in what types it was given: Python int, float, bool; NumPy scalar or array
+with dtype and shape; lists and tuples of these; dicts and tuples for the composite spaces. `restore`
+gives back the same types with the same bits. What a column can't hold exactly raises `DoesNotFit`, with
+a dtype that can. What has no place in the columns at all (None, a string for a Discrete, a wrong
+structure) becomes a kind that holds the value itself, as tagged JSON.
+
+Does *not* round-trip: subclasses of list, tuple, dict and ndarray come back as their base; strides and
+memory order of arrays; a torch or jax tensor comes back as a NumPy array. Whatever tagged JSON can't
+carry either comes back as its `repr` and is flagged (`Taken.lossy`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from reenact import jsontags, layout
+
+Dtype = np.dtype[Any]
+Entry = Any
+"""One leaf of one action as it waits for its commit: a number (Discrete), array bytes, or JSON bytes."""
+
+
+class DoesNotFit(Exception):  # noqa: N818  # a signal between two rooms, not an error that anyone sees
+    """A column can't hold a value exactly.
+
+    Attributes:
+        leaf: the column's index.
+        dtype: one that holds it.
+    """
+
+    def __init__(self, leaf: int, dtype: Dtype) -> None:
+        super().__init__(leaf, dtype)
+        self.leaf, self.dtype = leaf, dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One column of actions.
+
+    Attributes:
+        path: keys from the root of the space, joined by "/"; "value" for a space that is one leaf itself.
+        dtype: the column's; `layout.REF` for JSON.
+        shape: of one row.
+        space: the leaf's space.
+    """
+
+    path: str
+    dtype: Dtype
+    shape: tuple[int, ...]
+    space: spaces.Space[Any]
+
+    @property
+    def is_json(self) -> bool:
+        """Whether rows are heap references."""
+        return self.dtype == layout.REF
+
+    @property
+    def is_number(self) -> bool:
+        """Whether entries are plain numbers, not bytes."""
+        return isinstance(self.space, spaces.Discrete)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An action, taken apart.
+
+    Attributes:
+        kind: JSON, equal for actions given in the same types.
+        dtypes: the dtype of each leaf's entry (None for JSON leaves).
+        entries: one a leaf; immutable, so the caller may reuse its arrays.
+        lossy: why `restore` won't give the same types, or None.
+    """
+
+    kind: str
+    dtypes: tuple[Dtype | None, ...]
+    entries: tuple[Entry, ...]
+    lossy: str | None = None
+
+
+class _NoPlace(Exception):  # noqa: N818  # a signal within this module
+    """The action's structure is not the space's."""
+
+
+def leaves_of(space: spaces.Space[Any], path: str = "") -> tuple[Leaf, ...]:
+    """Lists the leaves of an action space, depth first, in the space's own order."""
+    if isinstance(space, spaces.Dict):
+        return tuple(leaf for key, sub in space.items() for leaf in leaves_of(sub, _join(path, str(key))))
+    if isinstance(space, spaces.Tuple):
+        return tuple(leaf for i, sub in enumerate(space) for leaf in leaves_of(sub, _join(path, str(i))))
+    dtype, shape = layout.REF, ()
+    if isinstance(space, spaces.Discrete):
+        dtype = _narrowest(int(space.start), int(space.start) + int(space.n) - 1)
+    elif isinstance(space, spaces.MultiDiscrete):
+        start = getattr(space, "start", np.zeros_like(space.nvec))
+        dtype, shape = _narrowest(int(start.min()), int((start + space.nvec).max()) - 1), space.nvec.shape
+    elif isinstance(space, spaces.MultiBinary):
+        dtype, shape = np.dtype("i1"), tuple(space.shape)
+    elif isinstance(space, spaces.Box):
+        dtype, shape = space.dtype, tuple(space.shape)
+    return (Leaf(path or "value", dtype, shape, space),)
+
+
+def _join(path: str, key: str) -> str:
+    key = key.replace("%", "%25").replace("/", "%2F").replace(".", "%2E") or "%"
+    return f"{path}/{key}" if path else key
+
+
+def _narrowest(low: int, high: int) -> Dtype:
+    for name in ("i1", "i2", "i4"):
+        if np.iinfo(name).min <= low and high <= np.iinfo(name).max:
+            return np.dtype(f"<{name}")
+    return np.dtype("<i8")
+
+
+class ActionCodec:
+    """Takes the actions of one space apart and puts them together again.
+
+    Args:
+        space: the action space.
+        dtypes: of the columns, where they were widened; else as `leaves_of` chooses.
+    """
+
+    def __init__(self, space: spaces.Space[Any], dtypes: Sequence[Dtype] | None = None) -> None:
+        self.space = space
+        leaves = leaves_of(space)
+        if dtypes is not None:
+            leaves = tuple(
+                Leaf(leaf.path, dtype, leaf.shape, leaf.space) for leaf, dtype in zip(leaves, dtypes, strict=True)
+            )
+        self.leaves = leaves
+
+    def take(self, action: object) -> Taken:
+        """Takes an action apart; never raises, whatever the action is."""
+        entries: list[Entry] = []
+        dtypes: list[Dtype | None] = []
+        notes: list[str] = []
+        try:
+            kind = self._take(self.space, action, entries, dtypes, notes)
+        except (_NoPlace, ValueError, TypeError, OverflowError):
+            return self._constant(action)
+        return Taken(json.dumps(kind, separators=(",", ":")), tuple(dtypes), tuple(entries), "; ".join(notes) or None)
+
+    def _constant(self, action: object) -> Taken:
+        lossy = None
+        try:
+            value = json.loads(jsontags.dumps(action))
+        except (TypeError, ValueError, RecursionError):
+            value = repr(action)
+            lossy = f"{type(action).__module__}.{type(action).__qualname__} is kept as text only"
+        entries = tuple(b"" if leaf.is_json else 0 if leaf.is_number else bytes(_size(leaf)) for leaf in self.leaves)
+        dtypes = tuple(None if leaf.is_json else leaf.dtype for leaf in self.leaves)
+        return Taken(json.dumps({"value": value}, separators=(",", ":")), dtypes, entries, lossy)
+
+    def _take(
+        self,
+        space: spaces.Space[Any],
+        action: object,
+        entries: list[Entry],
+        dtypes: list[Dtype | None],
+        notes: list[str],
+    ) -> object:
+        if isinstance(space, spaces.Dict):
+            if not isinstance(action, Mapping) or set(action) != set(space.keys()):
+                raise _NoPlace
+            kinds = {key: self._take(sub, action[key], entries, dtypes, notes) for key, sub in space.items()}
+            order = list(action)
+            return {"dict": kinds} if order == list(kinds) else {"dict": kinds, "order": order}
+        if isinstance(space, spaces.Tuple):
+            if not isinstance(action, tuple | list) or len(action) != len(space.spaces):
+                raise _NoPlace
+            items = [self._take(sub, a, entries, dtypes, notes) for sub, a in zip(space, action, strict=True)]
+            return {"items": items, "in": "tuple" if isinstance(action, tuple) else "list"}
+        leaf = self.leaves[len(entries)]
+        if leaf.is_json:
+            entries.append(_to_jsonable(space, action))
+            dtypes.append(None)
+            return "jsonable"
+        kind, array = _numbers(action, notes)
+        if array.size != int(np.prod(leaf.shape, dtype=int)) or array.dtype.kind not in "biuf":
+            raise _NoPlace
+        if leaf.is_number:
+            entries.append(array.reshape(())[()])
+        else:
+            entries.append(array.tobytes())
+        dtypes.append(array.dtype)
+        return kind
+
+    def encode(self, index: int, entries: Sequence[Entry], dtype: Dtype) -> np.ndarray:
+        """Makes a column's rows of entries that were all given in one dtype.
+
+        Returns:
+            An array of shape (len(entries), *leaf.shape) in the column's dtype.
+
+        Raises:
+            DoesNotFit: the column can't hold one of them exactly.
+        """
+        leaf = self.leaves[index]
+        if leaf.is_number:
+            given = np.array(entries, dtype)
+        else:
+            given = np.frombuffer(b"".join(entries), dtype).reshape(len(entries), *leaf.shape)
+        if given.dtype == leaf.dtype:
+            return given
+        with np.errstate(all="ignore"):
+            column = given.astype(leaf.dtype)
+            if _same_bits(column.astype(given.dtype), given):
+                return column
+        raise DoesNotFit(index, _wider(leaf.dtype, given))
+
+    def restore(self, kind: str, rows: Sequence[Any]) -> Any:
+        """Puts an action together.
+
+        Args:
+            kind: as `take` gave it.
+            rows: one value a leaf: an array of the leaf's shape, a number, or JSON bytes.
+
+        Raises:
+            ValueError: the kind and the rows don't go together.
+        """
+        parsed = _parse_kind(kind)
+        if isinstance(parsed, dict) and "value" in parsed:
+            return jsontags.loads(json.dumps(parsed["value"]))
+        try:
+            return self._restore(self.space, parsed, iter(rows))
+        except (KeyError, TypeError, StopIteration, IndexError, AttributeError) as error:
+            raise ValueError(f"the log names an unknown kind of action: {kind[:80]}") from error
+
+    def _restore(self, space: spaces.Space[Any], kind: Any, rows: Any) -> Any:
+        if isinstance(space, spaces.Dict):
+            parts = {key: self._restore(sub, kind["dict"][str(key)], rows) for key, sub in space.items()}
+            return {key: parts[key] for key in kind["order"]} if "order" in kind else parts
+        if isinstance(space, spaces.Tuple):
+            items = [self._restore(sub, k, rows) for sub, k in zip(space, kind["items"], strict=True)]
+            return tuple(items) if kind["in"] == "tuple" else items
+        row = next(rows)
+        if kind == "jsonable":
+            return space.from_jsonable([json.loads(row)])[0]
+        return _from_numbers(kind, np.asarray(row).reshape(-1), [0])
+
+
+@lru_cache(maxsize=1024)
+def _parse_kind(kind: str) -> Any:
+    return json.loads(kind)
+
+
+def _size(leaf: Leaf) -> int:
+    return int(np.prod(leaf.shape, dtype=int)) * leaf.dtype.itemsize
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() == b.tobytes()
+
+
+def _wider(column: Dtype, given: np.ndarray) -> Dtype:
+    if given.dtype.kind == "f":
+        if column.kind == "f":
+            return max(column, given.dtype, key=lambda dtype: dtype.itemsize)
+        return np.dtype("<f8") if given.dtype.itemsize <= 8 else given.dtype  # noqa: PLR2004  # float64's size
+    if column.kind == "f":
+        return np.dtype("<f8") if given.size == 0 or int(np.abs(given).max()) <= 2**53 else given.dtype
+    if given.dtype == np.dtype("u8") and given.max() > np.iinfo("i8").max:
+        return np.dtype("<u8")
+    return np.dtype("<i8")
+
+
+def _to_jsonable(space: spaces.Space[Any], action: object) -> bytes:
+    """Writes an action of a space without fixed shape, if it comes back in the same types; else _NoPlace."""
+    try:
+        text = json.dumps(space.to_jsonable([action])[0], separators=(",", ":"))
+        again = space.from_jsonable([json.loads(text)])[0]
+    except Exception as error:  # whatever a space of the user's own raises on an action that is not in it
+        raise _NoPlace from error
+    if not _same(again, action):
+        raise _NoPlace
+    return text.encode()
+
+
+def _same(a: object, b: object) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray | np.generic):
+        assert isinstance(b, np.ndarray | np.generic)
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, Mapping):
+        assert isinstance(b, Mapping)
+        return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple | list):
+        assert isinstance(b, tuple | list)
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a == b and repr(a) == repr(b)
+
+
+def _numbers(value: object, notes: list[str]) -> tuple[object, np.ndarray]:
+    """Returns the kind of a number, an array or a nesting of lists and tuples, and its numbers as one array."""
+    if isinstance(value, bool):
+        return "bool", np.array(value)
+    if isinstance(value, int):
+        return "int", np.array(value, np.int64)
+    if isinstance(value, float) and type(value) is float:
+        return "float", np.array(value)
+    if isinstance(value, np.generic):
+        return {"scalar": value.dtype.str}, np.asarray(value)
+    if isinstance(value, np.ndarray):
+        return {"array": value.dtype.str, "shape": list(value.shape)}, np.asarray(value)
+    if isinstance(value, list | tuple):
+        parts = [_numbers(item, notes) for item in value]
+        kinds = [kind for kind, _ in parts]
+        flat = np.concatenate([array.reshape(-1) for _, array in parts]) if parts else np.zeros(0)
+        for array, (_, part) in zip(np.split(flat, np.cumsum([p.size for _, p in parts])[:-1]), parts, strict=False):
+            if not _same_bits(array.astype(part.dtype), part.reshape(-1)):
+                raise _NoPlace  # an int beyond 2**53 beside a float
+        name = "tuple" if isinstance(value, tuple) else "list"
+        if len(kinds) > 1 and all(kind == kinds[0] for kind in kinds):
+            return {name: kinds[0], "n": len(kinds)}, flat
+        return {name: kinds}, flat
+    if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
+        array = np.asarray(value)
+        notes.append(f"{type(value).__module__}.{type(value).__qualname__} is kept as a NumPy array")
+        return {"array": array.dtype.str, "shape": list(array.shape)}, array
+    raise _NoPlace
+
+
+_PYTHON = {"int": int, "float": float, "bool": bool}
+
+
+def _from_numbers(kind: Any, flat: np.ndarray, at: list[int]) -> Any:
+    """Consumes numbers from `flat[at[0]:]` as the kind wants them."""
+    if isinstance(kind, str):
+        at[0] += 1
+        return _PYTHON[kind](flat[at[0] - 1])
+    if "scalar" in kind:
+        at[0] += 1
+        return flat[at[0] - 1].astype(np.dtype(kind["scalar"]))
+    if "array" in kind:
+        size = int(np.prod(kind["shape"], dtype=int))
+        at[0] += size
+        return flat[at[0] - size : at[0]].astype(np.dtype(kind["array"])).reshape(kind["shape"])
+    name = "tuple" if "tuple" in kind else "list"
+    kinds = [kind[name]] * kind["n"] if "n" in kind else kind[name]
+    items = [_from_numbers(k, flat, at) for k in kinds]
+    return tuple(items) if name == "tuple" else items

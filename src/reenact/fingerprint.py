@@ -1,0 +1,69 @@
+"""A 32-bit checksum of an observation of any space.
+
+Contract: two observations have the same fingerprint if they agree in type, dtype, shape and every bit
+(-0.0 differs from 0.0, and a NaN equals itself); otherwise they differ but for one chance in 2**32.
+The memory layout of an array does not count. Dicts count by key, in whatever order they were filled.
+Objects that are neither numbers, strings, arrays nor containers count by their type alone, since their
+`repr` may hold an address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from zlib import crc32
+
+import numpy as np
+
+_headers: dict[tuple[np.dtype[np.generic], tuple[int, ...]], int] = {}
+
+
+def fingerprint(observation: object) -> int:
+    """Returns the checksum (0 <= checksum < 2**32) of an observation."""
+    return _checksum(observation, 0)
+
+
+def _checksum(value: object, start: int) -> int:
+    if type(value) is np.ndarray and value.dtype.hasobject is False:
+        return _array(value, start)
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            return _sequence("objects", value.tolist(), start)
+        return _array(np.asarray(value), start)
+    if isinstance(value, np.generic):
+        return _array(np.asarray(value), crc32(b"scalar", start))
+    if value is None or isinstance(value, bool | int | float | complex | str):
+        return crc32(f"{type(value).__name__}:{value!r}".encode("utf-8", "surrogatepass"), start)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return crc32(value, crc32(b"bytes", start))
+    if isinstance(value, Mapping):
+        parts = sorted((_checksum(key, 0), _checksum(item, 0)) for key, item in value.items())
+        return crc32(repr(parts).encode(), crc32(b"dict", start))
+    if isinstance(value, set | frozenset):
+        return crc32(repr(sorted(_checksum(item, 0) for item in value)).encode(), crc32(b"set", start))
+    if isinstance(value, tuple | list):
+        return _sequence(type(value).__name__, value, start)
+    if hasattr(value, "__array__"):  # LazyFrames, torch and jax tensors
+        return _array(np.asarray(value), crc32(type(value).__name__.encode(), start))
+    return crc32(f"object:{type(value).__qualname__}".encode(), start)
+
+
+def _sequence(name: str, items: list[object] | tuple[object, ...], start: int) -> int:
+    crc = crc32(f"{name}:{len(items)}".encode(), start)
+    for item in items:
+        crc = _checksum(item, crc)
+    return crc
+
+
+def _array(array: np.ndarray, start: int) -> int:
+    key = (array.dtype, array.shape)
+    header = _headers.get(key)
+    if header is None:
+        header = crc32(f"array:{array.dtype.str}{array.dtype.descr if array.dtype.names else ''}{array.shape}".encode())
+        if len(_headers) < 256:  # observations of ever new shapes must not fill the memory
+            _headers[key] = header
+    if start:
+        header = crc32(header.to_bytes(4, "little"), start)
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    # datetimes and strings offer no buffer to crc32; their bytes do
+    return crc32(array if array.dtype.kind in "biufc" else array.tobytes(), header)

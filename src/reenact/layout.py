@@ -1,0 +1,140 @@
+"""The vocabulary of format version 1: every name, dtype and number that stands in a segment, once.
+
+A segment is one HDF5 file. All integers are little-endian. Row ranges are half-open: [first, first + count).
+
+    /steps/action/<leaf>  one column a leaf of the action space, one row a step
+    /steps/reward         float64
+    /steps/duration       float32, seconds since the previous step or reset returned (only if asked for)
+    /fingerprints         sparse checksums of observations
+    /kinds                in what Python and NumPy types the actions were given, run-length encoded
+    /states               RNG states and snapshots that an episode can be started from
+    /heap                 uint8: the JSON and state bytes that heap references point into
+    /episodes             one row a reset: the episode that followed it
+    /open                 the episode still running, in two alternating slots
+    /status               who writes, and until when, in two alternating slots
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+
+FORMAT = "reenact-segment"
+VERSION = 1
+
+STEP_CHUNK = 4096  # rows; 4k to 16k measured best for size and speed (evidence: storage, Layout)
+EPISODE_CHUNK = 256
+HEAP_CHUNK = 65536  # bytes
+SIDE_CHUNK = 1024  # rows of fingerprints, kinds and states
+BLOCK_STEPS = 4096  # a commit is due after so many steps
+
+SEGMENT_NAME = "segment-{:05d}.h5"
+SEGMENT_GLOB = "segment-*.h5"
+CLAIM_NAME = "segment-{:05d}.claim"
+RUN_FILE = "run.json"
+LAUNCH_FILE = "launch-{}.json"
+
+ACTION_GROUP = "steps/action"
+REWARD = "steps/reward"
+DURATION = "steps/duration"
+FINGERPRINTS = "fingerprints"
+KINDS = "kinds"
+STATES = "states"
+HEAP = "heap"
+EPISODES = "episodes"
+OPEN = "open"
+STATUS = "status"
+HEADER = "header"
+"""The attribute that holds everything known when the segment is made, as JSON."""
+
+
+class Ended(enum.IntEnum):
+    """How an episode ended, as the episodes table keeps it."""
+
+    NOTHING = 0  # a reset without a step: kept for chaining, no episode
+    TERMINATED = 1
+    TRUNCATED = 2
+    INTERRUPTED = 3  # a reset, a close or a Ctrl-C came first
+    ERRORED = 4  # the env raised
+
+
+class StateKind(enum.IntEnum):
+    """How to read the bytes of a row in `states`."""
+
+    PCG64 = 1  # np.random.Generator(PCG64): state, inc (16 bytes each), has_uint32 (1), uinteger (4)
+    RNG_JSON = 2  # any other bit generator or RandomState: zlib over tagged JSON
+
+
+NO_SEED = np.iinfo(np.int64).min
+"""In the column `seed`: the reset had none, or one beyond int64 (then it stands in `details`)."""
+
+REF = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4")])
+"""A heap reference: bytes [offset, offset + length) and their CRC-32; length 0 means nothing."""
+
+FINGERPRINT_ROW = np.dtype([("step", "<u4"), ("checksum", "<u4")])
+"""`step` counts within the episode: 0 is the observation that reset returned."""
+
+KIND_ROW = np.dtype([("step", "<u8"), ("kind", REF), ("crc", "<u4")])
+"""From row `step` of the steps on, actions are of the kind whose JSON the heap holds."""
+
+STATE_ROW = np.dtype(
+    [
+        ("episode", "<u8"),  # row in `episodes`
+        ("step", "<u4"),  # the env steps done in that episode when it was taken; 0: before its reset
+        ("kind", "<u1"),  # StateKind
+        ("data", REF),
+        ("crc", "<u4"),
+    ]
+)
+
+STATUS_ROW = np.dtype(
+    [
+        ("sequence", "<u8"),  # the slot with the higher number is the later one
+        ("host", "S64"),
+        ("pid", "<i8"),
+        ("boot", "S40"),
+        ("started", "<i8"),  # the process's start, in clock ticks since boot (Linux), else 0
+        ("heartbeat", "<i8"),  # ns since 1970: the last commit
+        ("closed", "<u1"),
+        ("crc", "<u4"),
+    ]
+)
+
+
+def episode_row(n_columns: int, info_keywords: tuple[str, ...]) -> np.dtype[Any]:
+    """Returns the dtype of a row in `episodes`.
+
+    Args:
+        n_columns: how many columns of `steps` there are: the CRCs' number, in the order that `columns`
+            in the header lists them; the episode's fingerprints follow as one more.
+        info_keywords: names of the values taken from the last info.
+    """
+    fields: list[tuple[Any, ...]] = [
+        ("first_step", "<u8"),  # row in `steps`
+        ("length", "<u4"),  # env steps that returned
+        ("n_actions", "<u4"),  # rows in `steps`: length, and one more where a step raised
+        ("seed", "<i8"),
+        ("ended", "<u1"),  # Ended
+        ("return", "<f8"),
+        ("elapsed", "<f8"),  # seconds from reset's return to the end
+        ("end_time", "<i8"),  # ns since 1970, never less than the row before
+        ("lane", "<i4"),  # sub-env of a vector env; -1: none
+        ("label", REF),
+        ("details", REF),  # tagged JSON: options, error, seed beyond int64
+        ("first_fingerprint", "<u8"),
+        ("n_fingerprints", "<u4"),
+        ("kind", "<u8"),  # row in `kinds` in force at the first step
+        ("first_state", "<u8"),
+        ("n_states", "<u1"),
+    ]
+    if info_keywords:
+        fields.append(("info", "<f8", (len(info_keywords),)))
+    fields += [("column_crcs", "<u4", (n_columns + 1,)), ("crc", "<u4")]
+    return np.dtype(fields)
+
+
+def open_row(row: np.dtype[Any]) -> np.dtype[Any]:
+    """Returns the dtype of a slot in `open`: `used` is 0 while no episode runs."""
+    return np.dtype([("sequence", "<u8"), ("used", "<u1"), ("row", row), ("crc", "<u4")])

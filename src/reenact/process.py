@@ -1,0 +1,118 @@
+"""Who this process is, which launch it belongs to, and whether another one still lives.
+
+A launch is one start of a training script with all its worker processes: the top of the tree that
+`multiprocessing` made, told by host, pid and start time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+_LAUNCH_VARIABLE = "_REENACT_LAUNCH"
+STALE_S = 600.0
+"""A writer on another host that has not committed for so many seconds counts as dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, told apart from any other that has had its pid.
+
+    Attributes:
+        host: the machine's name.
+        pid: its number there.
+        boot: the machine's boot id ("" where the system has none).
+        started: its start in clock ticks since boot (0 where the system doesn't tell).
+    """
+
+    host: str
+    pid: int
+    boot: str
+    started: int
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits that stand for it in a file's name."""
+        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
+
+    def started_at(self) -> float:
+        """When it started, in seconds since 1970; where the system doesn't tell, when this process first asked."""
+        if self.started and self.boot == _boot_id() and self.host == socket.gethostname():
+            return _booted_at() + self.started / os.sysconf("SC_CLK_TCK")
+        return _first_asked()
+
+    def is_alive(self, heartbeat_ns: int) -> bool:
+        """Whether it still runs; of another host's process only its heartbeat (ns since 1970) can tell."""
+        if self.host != socket.gethostname():
+            return time.time_ns() - heartbeat_ns < STALE_S * 1e9
+        if self.boot != _boot_id():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            pass  # it is there, and another user's
+        return self.started == 0 or _started(self.pid) in (0, self.started)
+
+
+def this_process() -> Process:
+    """Returns the identity of the calling process."""
+    return _process(os.getpid())
+
+
+def this_launch() -> Process:
+    """Returns the identity of the launch that the calling process belongs to.
+
+    A variable in `os.environ` carries it to processes that multiprocessing starts from here. It counts
+    only in those: a script that a training script or a notebook starts is a launch of its own.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        launch = this_process()
+    else:
+        inherited = os.environ.get(_LAUNCH_VARIABLE, "").split("|")
+        if len(inherited) == 4:  # noqa: PLR2004  # a Process has four fields
+            return Process(inherited[0], int(inherited[1]), inherited[2], int(inherited[3]))
+        launch = _process(parent.pid or 0)
+    os.environ[_LAUNCH_VARIABLE] = f"{launch.host}|{launch.pid}|{launch.boot}|{launch.started}"
+    return launch
+
+
+def _process(pid: int) -> Process:
+    return Process(socket.gethostname(), pid, _boot_id(), _started(pid))
+
+
+@cache
+def _first_asked() -> float:
+    return time.time()
+
+
+@cache
+def _booted_at() -> float:
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("btime "):
+            return float(line.split()[1])
+    return time.time() - time.monotonic()
+
+
+@cache
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> int:
+    try:
+        # the command's name, in parentheses, may hold blanks and parentheses of its own
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -1,0 +1,283 @@
+"""The wrapper that logs every episode of a training run."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from contextvars import ContextVar
+from os import PathLike
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from reenact import folder, jsontags, origin, recipe
+from reenact.codec import ActionCodec
+from reenact.layout import Ended
+from reenact.log import EpisodeLog
+from reenact.process import this_launch
+from reenact.statistics import EpisodeStatistics
+
+inert: ContextVar[bool] = ContextVar("reenact_inert", default=False)
+"""Set while a replay builds and steps an env: a recorder in the user's factory must not record it."""
+
+
+class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Logs every episode, and keeps the statistics of `gymnasium.wrappers.RecordEpisodeStatistics`.
+
+    A drop-in for it: the same entry in `info`, the same attributes. Two differences: an entry that a
+    statistics wrapper below has already written is left as it is (said once) instead of failing an
+    assertion; and steps after an end and before the next reset count in no statistics.
+
+    Attributes:
+        run: the run's folder.
+        return_queue: returns of the last `buffer_length` finished episodes.
+        length_queue: their lengths, in env steps.
+        time_queue: how long they took, in seconds.
+        episode_count: how many have finished.
+        episode_returns: the running episode's sum of rewards so far.
+        episode_lengths: its env steps so far.
+        episode_start_time: when it began, in seconds of `time.perf_counter`.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        run: str | PathLike[str] | None = None,
+        *,
+        buffer_length: int = 100,
+        stats_key: str = "episode",
+        info_keywords: Sequence[str] = (),
+        role: str = "train",
+        resume: bool = False,
+        reseed: bool | str = False,
+        fingerprint_every: int = 32,
+        step_durations: bool = False,
+        flush_seconds: float = 5.0,
+    ) -> None:
+        """Wraps an env; nothing is written before the first reset.
+
+        Args:
+            env: the env to record, wrapped or not.
+            run: the run's folder; None: `runs/<env id>-<date>-<time>`, one folder a launch.
+            buffer_length: how many finished episodes the three queues hold.
+            stats_key: the statistics' key in `info`.
+            info_keywords: numbers to keep of each episode's last `info`, by name; NaN where missing.
+            role: what the episodes are for, in your own words ("train", "eval").
+            resume: whether to go on with a run that an earlier launch wrote.
+            reseed: True: every unseeded reset gets a seed of its own, logged; "never": not even an env
+                that has no RNG yet gets one before its first unseeded reset.
+            fingerprint_every: env steps between two checksums of the observation; 0: first and last only.
+            step_durations: whether to log how long each step took, the agent's part included.
+            flush_seconds: at most so many seconds of training are lost if the process is killed.
+
+        Raises:
+            RunExistsError: an earlier launch wrote the run, and `resume` is False.
+            RunError: the run's path is no folder.
+            ValueError: an argument is out of its range.
+        """
+        gym.utils.RecordConstructorArgs.__init__(
+            self, run=None if run is None else str(run), buffer_length=buffer_length, stats_key=stats_key
+        )
+        gym.Wrapper.__init__(self, env)
+        if fingerprint_every < 0 or flush_seconds <= 0:
+            raise ValueError(
+                f"fingerprint_every must be 0 or more and flush_seconds above 0, got {fingerprint_every}, {flush_seconds}"
+            )
+        if reseed not in (True, False, "never"):
+            raise ValueError(f"reseed must be True, False or 'never', got {reseed!r}")
+        self._stats_key, self._info_keywords = stats_key, tuple(info_keywords)
+        self._reseed, self._role = reseed, role
+        self._seeds: np.random.SeedSequence | None = None
+        self._statistics = EpisodeStatistics(buffer_length)
+        self._said: set[str] = set()
+        self.episode_start_time: float = -1
+        self._inert = inert.get()
+        launch = this_launch()
+        env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        self.run = folder.default_run(env_id, launch) if run is None else Path(run)
+        self._recipe, problems = recipe.take(env)
+        if not self._inert:
+            folder.check_free(self.run, launch, resume=resume)
+            for problem in problems:
+                self._say(f"episodes of this env can't be replayed as they are: {problem}")
+        self._log = EpisodeLog(
+            self.run,
+            self._header,
+            ActionCodec(env.action_space),
+            info_keywords=self._info_keywords,
+            fingerprint_every=fingerprint_every,
+            durations=step_durations,
+            flush_seconds=flush_seconds,
+            resume=resume,
+            used_before=bool(getattr(env, "has_reset", False)),
+        )
+        weakref.finalize(self, self._log.close)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the env, and logs it."""
+        log = self._log
+        # Only what has one fixed type takes the short way: immutable numbers are kept as they are, arrays as bytes.
+        kind = log.fast_type
+        if type(action) is not kind:
+            if self._inert:
+                return self.env.step(action)
+            log.take(action)
+        elif kind is not np.ndarray:
+            log.actions.append(action)
+        elif action.dtype is log.fast_dtype and action.shape == log.fast_shape:
+            log.actions.append(action.tobytes())
+        else:
+            log.take(action)
+        try:
+            observation, reward, terminated, truncated, info = result = self.env.step(action)
+        except BaseException as error:
+            log.raised(error, "step")
+            raise
+        log.rewards.append(reward if type(reward) is log.reward_type else log.number(reward))
+        if not log.running:
+            log.trailing()
+            return result
+        log.total += reward
+        log.length = length = log.length + 1
+        if terminated or truncated:
+            self._end(observation, Ended.TERMINATED if terminated else Ended.TRUNCATED, info)
+        elif length == log.next_tick:
+            log.tick(observation)
+        return result
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets the env, and logs what the next episode can be started again from."""
+        if self._inert:
+            return self.env.reset(seed=seed, options=options)
+        log = self._log
+        details: dict[str, Any] = {}
+        if options is not None:
+            details["options"] = self._options(options)
+        if seed is None and self._reseed is True:
+            seed = self._next_seed()
+        elif seed is not None:
+            self._seeds = None if self._reseed is not True else np.random.SeedSequence(abs(int(seed)))
+        state = None
+        if seed is None:
+            state = origin.capture_rng(self.env, create=self._reseed != "never")
+        log.begin(seed, details, state)
+        try:
+            observation, info = result = self.env.reset(seed=seed, options=options)
+        except BaseException as error:
+            log.raised(error, "reset")
+            raise
+        log.started(observation)
+        self.episode_start_time = time.perf_counter()
+        log.start_clock(self.episode_start_time)
+        del info
+        return result
+
+    def _end(self, observation: Any, ended: Ended, info: dict[str, Any]) -> None:
+        log = self._log
+        elapsed = round(time.perf_counter() - self.episode_start_time, 6)
+        values = tuple(map(_number, map(info.get, self._info_keywords))) if self._info_keywords else ()
+        log.end(ended, elapsed, values, observation)
+        self._statistics.add(log.total, log.length, elapsed)
+        if self._stats_key in info:
+            self._say(
+                f"info[{self._stats_key!r}] was already written by a wrapper below the recorder, and is left as it is; "
+                "the recorder keeps these statistics too"
+            )
+        else:
+            info[self._stats_key] = {"r": log.total, "l": log.length, "t": elapsed}
+        self.episode_start_time = time.perf_counter()
+
+    def flush(self) -> None:
+        """Commits all that has been recorded so far: from here on a kill can't lose it."""
+        self._log.flush()
+
+    def close(self) -> None:
+        """Ends the running episode as interrupted, closes the log, then the env."""
+        try:
+            self._log.close()
+        finally:
+            super().close()
+
+    @property
+    def return_queue(self) -> deque[SupportsFloat]:
+        """Returns of the last finished episodes."""
+        return self._statistics.return_queue
+
+    @property
+    def length_queue(self) -> deque[int]:
+        """Lengths of the last finished episodes, in env steps."""
+        return self._statistics.length_queue
+
+    @property
+    def time_queue(self) -> deque[float]:
+        """How long the last finished episodes took, in seconds."""
+        return self._statistics.time_queue
+
+    @property
+    def episode_count(self) -> int:
+        """How many episodes have finished."""
+        return self._statistics.episode_count
+
+    @property
+    def episode_returns(self) -> Any:
+        """The sum of rewards since the last reset."""
+        return self._log.total
+
+    @property
+    def episode_lengths(self) -> int:
+        """The env steps since the last reset."""
+        return self._log.length
+
+    def _header(self) -> dict[str, str | int]:
+        text = jsontags.dumps(self._recipe)
+        try:
+            space = jsontags.dumps(self.env.action_space)
+        except TypeError:  # a space of the user's own: a replay takes the rebuilt env's
+            space = "null"
+        return {
+            "recipe": text,
+            "signature": recipe.sign(text),
+            "versions": json.dumps(recipe.versions(self._recipe)),
+            "env_id": self._recipe["id"] or type(self.env.unwrapped).__name__,
+            "action_space": space,
+            "role": self._role,
+            "batch_width": 1,
+        }
+
+    def _options(self, options: dict[str, Any]) -> Any:
+        try:
+            jsontags.dumps(options)
+        except TypeError as error:
+            self._say(f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed")
+            return {"$unloggable": str(error)}
+        return json.loads(json.dumps(options)) if _is_plain(options) else jsontags.loads(jsontags.dumps(options))
+
+    def _next_seed(self) -> int:
+        """Child k of the sequence that the caller's last seed began, as a 31-bit seed."""
+        if self._seeds is None:
+            self._seeds = np.random.SeedSequence()
+        return int(self._seeds.spawn(1)[0].generate_state(1, np.uint32)[0] >> 1)
+
+    def _say(self, text: str) -> None:
+        """Warns, once a recorder."""
+        if text not in self._said:
+            self._said.add(text)
+            warnings.warn(f"reenact: {text}", UserWarning, stacklevel=3)
+
+
+def _is_plain(value: object) -> bool:
+    return json.dumps(json.loads(jsontags.dumps(value))) == jsontags.dumps(value)
+
+
+def _number(value: object) -> float:
+    """Returns an info value as float64, NaN where it is missing or no number."""
+    try:
+        return float(np.asarray(value, np.float64).reshape(()))
+    except (TypeError, ValueError):
+        return float("nan")

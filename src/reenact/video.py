@@ -1,0 +1,450 @@
+"""Frames to mp4, as a stream at constant memory: every frame once, in order, or no video at all.
+
+Frames go through MoviePy's ``FFMPEG_VideoWriter`` into a hidden partial file. Only when ffmpeg's exit code and
+the frame count of what it wrote are right does the video get its title, its comment and its name. MoviePy's
+writer checks nothing itself: neither shape nor type nor size of a frame, nor how ffmpeg ended.
+"""
+
+import contextlib
+import functools
+import json
+import math
+import numbers
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from reenact.errors import VideoError, VideoExistsError
+
+_PIPE_BYTES = 1 << 20  # 64 KiB, the default, blocks Python on each frame: a fifth of the time (evidence/video.md)
+_CLOSE_TIMEOUT_S = 600.0  # what remains to encode at the end is a pipe's worth and x264's lookahead
+_BANNER_BACKGROUND = (176, 0, 0)
+_BANNER_FONT_PX = (9, 32)  # below 9 the letters run into each other
+
+_import_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames become a video.
+
+    Attributes:
+        fps: Frames per second, at least 0.01. MoviePy passes two decimals on, so it is rounded to hundredths
+            here: 30000/1001 becomes 29.97.
+        lossless: Every pixel exactly as rendered (RGB H.264), 2 to 28 times the size, not for browsers.
+            Otherwise yuv420p, which plays everywhere; a side of odd length gets one more row or column, black.
+        preset: x264's name for its balance of speed and size.
+
+    Raises:
+        VideoError: ``fps`` is no number, not finite, or below 0.01.
+    """
+
+    fps: float = 30.0
+    lossless: bool = False
+    preset: str = "veryfast"
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.fps, numbers.Real)
+        if not number or not math.isfinite(self.fps) or self.fps < 0.01:
+            raise VideoError(f"fps must be a finite number of at least 0.01, not {self.fps!r}: give fps=30, say")
+        object.__setattr__(self, "fps", round(float(self.fps), 2))
+
+
+class VideoWriter:
+    """Encodes one video while its frames are made; a context manager that leaves a whole video or nothing.
+
+    Args:
+        folder: Where the partial file grows; made if missing.
+        encoding: How to encode.
+
+    Attributes:
+        encoding: As given.
+        frames: Number of frames written.
+
+    Raises:
+        VideoError: ``folder`` can't be made or written.
+    """
+
+    def __init__(self, folder: Path, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self.frames = 0
+        self._pid = os.getpid()
+        self._open = True
+        self._shape: tuple[int, ...] | None = None
+        self._only_colour: npt.NDArray[Any] | None = None  # while all pixels so far are of one colour
+        self._stream: Any = None
+        self._proc: subprocess.Popen[bytes] | None = None
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see abandon
+        try:
+            self._partials = [_new_partial(folder)]
+        except VideoError:
+            self._log.close()
+            raise
+        _writers.add(self)
+
+    def write(self, frame: npt.NDArray[Any]) -> None:
+        """Appends a frame.
+
+        Args:
+            frame: uint8 of shape (height, width, 3), RGB, the same size as the first one's.
+
+        Raises:
+            VideoError: The frame is anything else, ffmpeg ended early, or the writer is closed.
+        """
+        self._require_open()
+        shape = _checked_shape(frame)
+        if self._shape is None:
+            self._start(shape)
+            self._only_colour = frame[0, 0].copy()
+        elif shape != self._shape:
+            raise VideoError(
+                f"frame {self.frames} is {shape[1]}x{shape[0]}, expected {self._shape[1]}x{self._shape[0]} like the "
+                "first (width x height): make the env render at one size"
+            )
+        try:
+            self._stream.write_frame(frame)
+        except OSError as error:
+            message = self._how_ffmpeg_ended()
+            self.abandon()
+            raise VideoError(message) from error
+        except BaseException:  # part of a frame may be in the pipe: all later ones would be shifted
+            self.abandon()
+            raise
+        self.frames += 1
+        if self._only_colour is not None and not np.array_equal(frame, np.broadcast_to(self._only_colour, shape)):
+            self._only_colour = None
+
+    def finish(self, path: Path, *, title: str, comment: Mapping[str, object], overwrite: bool) -> None:
+        """Completes the video, checks it, and puts it in its place in one step. Closes the writer in any case.
+
+        Args:
+            path: The video's name; its folder is made if missing.
+            title: The title in the video's metadata.
+            comment: Stored as JSON in the metadata: `read_comment` returns it.
+            overwrite: Whether to replace what is at ``path``.
+
+        Raises:
+            VideoExistsError: ``path`` exists and ``overwrite`` is false; it is untouched.
+            VideoError: No frames, nothing drawn in any of them, ffmpeg failed, or frames are missing.
+            TypeError: ``comment`` can't be expressed in JSON.
+        """
+        self._require_open()
+        try:
+            # ASCII without line breaks: survives every locale's command line and ffmpeg's metadata as it is.
+            text = json.dumps(dict(comment))
+            self._require_picture()
+            self._end_stream()
+            path = path.absolute()
+            encoded, complete = self._partials[0], _new_partial(path.parent)
+            self._partials.append(complete)
+            # The comment is known only now and ffmpeg takes metadata only at its start: hence a second, copying run.
+            _ffmpeg(
+                *("-y", *_input(encoded), "-map", "0:v:0", "-c", "copy", "-movflags", "+faststart"),
+                *("-metadata", f"title={title}", "-metadata", f"comment={text}", "-f", "mp4", f"file:{complete}"),
+            )
+            found = count_frames(complete)
+            if found != self.frames:
+                raise VideoError(
+                    f"ffmpeg stored {found} frames, expected {self.frames}; no video was kept: try another fps or preset"
+                )
+            _place(complete, path, overwrite=overwrite)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Stops ffmpeg and removes what it wrote; does nothing after `finish` or a first call."""
+        if self._pid != os.getpid():
+            return
+        self._open = False
+        if self._proc is not None:
+            self._proc.kill()  # before its pipe is closed: that flushes, which a full pipe would block
+            self._proc.wait()
+            if self._proc.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self._proc.stdin.close()
+        self._log.close()
+        for partial in self._partials:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise VideoError("this video is finished or abandoned: open another VideoWriter")
+
+    def _start(self, shape: tuple[int, ...]) -> None:
+        height, width, _ = shape
+        moviepy_writer, binary = _moviepy()
+        # The later -loglevel wins; with MoviePy's "info" the log would grow with every progress line.
+        params = ["-loglevel", "error", "-nostats"]
+        if self.encoding.lossless:
+            codec, params = "libx264rgb", [*params, "-crf", "0"]
+        else:
+            # Not "libx264": for that, MoviePy sets a pixel format of its own after ours.
+            codec, params = "h264", [*params, "-pix_fmt", "yuv420p"]
+            if height % 2 or width % 2:
+                params += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
+        try:
+            self._stream = moviepy_writer(
+                str(self._partials[0]),
+                (width, height),
+                self.encoding.fps,
+                codec=codec,
+                preset=self.encoding.preset,
+                threads=1,
+                ffmpeg_params=params,
+                logfile=self._log,  # a file: nobody reads along, so a pipe could fill and stop ffmpeg
+            )
+        except (OSError, ValueError) as error:
+            raise _cannot_start(binary, error) from error
+        self._shape = shape
+        self._proc = self._stream.proc
+        _grow_pipe(self._stream.proc.stdin)
+
+    def _require_picture(self) -> None:
+        if self.frames == 0:
+            raise VideoError("no frame was written, expected at least one: render before finishing the video")
+        if self._only_colour is not None:
+            raise VideoError(
+                f"nothing was drawn: every pixel of all {self.frames} frames is {tuple(self._only_colour.tolist())}; "
+                "check the env's render(), and unset SDL_VIDEODRIVER=dummy if it is set"
+            )
+
+    def _end_stream(self) -> None:
+        proc = self._stream.proc
+        with contextlib.suppress(OSError):  # of a dead ffmpeg, whose exit code says more
+            proc.stdin.close()
+        try:
+            code = proc.wait(_CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise VideoError(
+                f"ffmpeg had not finished {_CLOSE_TIMEOUT_S:.0f} s after the last frame; no video was kept: "
+                "try a faster preset"
+            ) from None
+        if code:
+            raise VideoError(self._how_ffmpeg_ended())
+
+    def _how_ffmpeg_ended(self) -> str:
+        code = self._stream.proc.wait()
+        self._log.seek(0)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return (
+            f"ffmpeg {how} at about frame {self.frames}; no video was kept: check memory, disk space and the "
+            f"encoding ({_last_line(self._log.read())})"
+        )
+
+
+_writers: weakref.WeakSet[VideoWriter] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Keeps a forked child from writing to its parent's ffmpeg, and from holding its pipe open at the end."""
+    for writer in _writers:
+        writer._open = False
+        pipe = writer._proc.stdin if writer._proc is not None else None
+        if pipe is not None and not pipe.closed:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, pipe.fileno(), inheritable=False)
+            os.close(null)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def read_comment(path: Path) -> dict[str, object] | None:
+    """Returns the JSON object that `VideoWriter.finish` stored, or None.
+
+    None where ``path`` is missing, no mp4, without a comment, or has one that is no JSON object.
+
+    Raises:
+        VideoError: ffmpeg can't be started.
+    """
+    run = _run_ffmpeg(*_input(path), "-f", "ffmetadata", "-")
+    if run.returncode:
+        return None
+    # A backslash escapes =, ;, #, itself and line breaks, so that a title can't pose as a comment.
+    for line in re.findall(r"(?:[^\\\n]|\\.)+", run.stdout, re.DOTALL):
+        if line.startswith("["):  # streams and chapters have comments of their own
+            return None
+        if line.startswith("comment="):
+            try:
+                comment = json.loads(re.sub(r"\\(.)", r"\1", line.removeprefix("comment="), flags=re.DOTALL))
+            except (ValueError, RecursionError):
+                return None
+            return comment if isinstance(comment, dict) else None
+    return None
+
+
+def count_frames(path: Path) -> int:
+    """Returns the number of frames stored in an mp4, by reading it through, without decoding.
+
+    Raises:
+        VideoError: ``path`` can't be read as a video, or ffmpeg can't be started.
+    """
+    output = _ffmpeg(*_input(path), "-map", "0:v:0", "-c", "copy", "-progress", "pipe:1", "-f", "null", "-")
+    return int(re.findall(r"^frame=\s*(\d+)", output, re.MULTILINE)[-1])
+
+
+def draw_banner(frame: npt.NDArray[np.uint8], text: str) -> npt.NDArray[np.uint8]:
+    """Returns a copy of a frame with white text on a red strip over its top.
+
+    Args:
+        frame: uint8 of shape (height, width, 3); the copy has the same.
+        text: One line, as large as fits; on a frame too narrow for it, its end is cut.
+
+    Raises:
+        VideoError: ``frame`` is no such array.
+    """
+    height, width, _ = _checked_shape(frame)
+    strip = _banner_strip(height, width, text)
+    marked = frame.copy()
+    marked[: len(strip)] = strip
+    return marked
+
+
+@functools.lru_cache(maxsize=8)
+def _banner_strip(height: int, width: int, text: str) -> npt.NDArray[np.uint8]:
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - training imports no Pillow
+
+    smallest, largest = _BANNER_FONT_PX
+    for font_px in range(min(largest, max(smallest, height // 16)), smallest - 1, -1):
+        font = ImageFont.load_default(font_px)
+        if font.getlength(text) <= width - font_px:
+            break
+    strip_px = min(height, round(font_px * 1.5))
+    strip = Image.new("RGB", (width, strip_px), _BANNER_BACKGROUND)
+    left = max(2, round(width - font.getlength(text)) // 2)
+    ImageDraw.Draw(strip).text((left, strip_px / 2), text, fill="white", font=font, anchor="lm")
+    return np.asarray(strip)
+
+
+def _checked_shape(frame: object) -> tuple[int, int, int]:
+    if not isinstance(frame, np.ndarray):
+        found = f"a {type(frame).__name__}"
+    elif frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        found = f"{frame.dtype} of shape {frame.shape}"
+    else:
+        return frame.shape
+    raise VideoError(
+        f'expected a frame as a uint8 array of shape (height, width, 3), found {found}: use render_mode="rgb_array"'
+    )
+
+
+def _new_partial(folder: Path) -> Path:
+    folder = folder.absolute()  # an env may change the working directory
+    partial = folder / f".{uuid.uuid4().hex[:12]}.{os.getpid()}.partial.mp4"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.touch(exist_ok=False)
+    except OSError as error:
+        raise VideoError(f"cannot write videos into {folder} ({error.strerror}): choose another folder") from error
+    return partial
+
+
+def _place(partial: Path, path: Path, *, overwrite: bool) -> None:
+    try:
+        if not overwrite:
+            _place_new(partial, path)
+        else:
+            partial.replace(path)
+    except FileExistsError as error:
+        raise VideoExistsError(f"{path} exists and was left as it is: choose another name, or overwrite") from error
+    except OSError as error:
+        raise VideoError(f"cannot name the video {path} ({error.strerror}): choose another name") from error
+
+
+def _place_new(partial: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(partial)  # unlike a rename, never replaces anything
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # a file system without links
+        path.touch(exist_ok=False)
+        partial.replace(path)
+
+
+@functools.cache
+def _moviepy() -> tuple[Any, str]:
+    """Returns MoviePy's writer class and the path of its ffmpeg."""
+    # MoviePy's import loads any .env above it or the working directory into os.environ, FFMPEG_BINARY included:
+    # a file that lies there would choose what runs. Without dotenv it does without.
+    with _import_lock:
+        dotenv = sys.modules.get("dotenv")
+        sys.modules["dotenv"] = None  # type: ignore[assignment]
+        try:
+            from moviepy.config import FFMPEG_BINARY  # noqa: PLC0415 - 230 ms that training doesn't need
+            from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # noqa: PLC0415
+        except (ImportError, OSError, RuntimeError) as error:
+            raise VideoError(f"MoviePy found no ffmpeg ({error}): install imageio-ffmpeg, or set FFMPEG_BINARY") from error
+        finally:
+            del sys.modules["dotenv"]
+            if dotenv is not None:
+                sys.modules["dotenv"] = dotenv
+    return FFMPEG_VideoWriter, FFMPEG_BINARY
+
+
+def _grow_pipe(pipe: Any) -> None:
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # not on Linux, or over the user's limit
+        import fcntl  # noqa: PLC0415 - Windows has none
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _input(path: Path) -> tuple[str, ...]:
+    # "-f mov": a stranger's file is read as an mp4 only, never as a playlist that names other files.
+    # "file:": a colon in the name is no protocol.
+    return ("-f", "mov", "-i", f"file:{path}")
+
+
+def _run_ffmpeg(*arguments: str) -> subprocess.CompletedProcess[str]:
+    binary = _moviepy()[1]
+    command = [binary, "-nostdin", "-hide_banner", "-loglevel", "error", "-nostats", *arguments]
+    try:
+        return subprocess.run(  # noqa: S603 - no shell, and every path comes as file:
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot_start(binary, error) from error
+
+
+def _ffmpeg(*arguments: str) -> str:
+    run = _run_ffmpeg(*arguments)
+    if run.returncode:
+        raise VideoError(f"ffmpeg ended with exit code {run.returncode}: {_last_line(run.stderr)}")
+    return run.stdout
+
+
+def _cannot_start(binary: str, error: Exception) -> VideoError:
+    return VideoError(f"cannot start ffmpeg ({error}): check that {binary} runs")
+
+
+def _last_line(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    told = [line for line in lines if line != "Conversion failed!"]
+    return f"it says: {told[-1]}" if told else "it says nothing"

@@ -1,0 +1,253 @@
+"""One segment, written so that a kill at any moment leaves every committed episode readable.
+
+The protocol (evidence: storage, Kills): the file is made under a temporary name, with every dataset and
+attribute in it, switched to SWMR, and only then renamed. A commit writes steps, heap and side tables,
+flushes, then writes episode rows and the slots of `open` and `status`, and flushes again: whoever sees
+a row sees its steps. After any error the handle is dead, and its descriptor is swapped for a memfd, so
+that HDF5 can neither write to the file again nor crash the process at exit. A forked child swaps it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import h5py
+import numpy as np
+
+from reenact import layout
+from reenact.process import Process
+
+Array = np.ndarray[Any, Any]
+
+
+class Column:
+    """A one-dimensional, growing dataset, appended to through HDF5's low-level calls.
+
+    `set_extent` and `write` with cached types cost a third of what h5py's resize and slice do
+    (evidence: storage, Layout).
+    """
+
+    def __init__(self, group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], chunk: int) -> None:
+        dataset = group.create_dataset(
+            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype
+        )
+        self._dataset, self._id = dataset, dataset.id
+        self._type, self._shape, self.dtype = dataset.id.get_type(), shape, dtype
+        self.rows = 0
+
+    def append(self, values: Array) -> None:
+        """Appends rows of the column's own dtype and shape."""
+        count = len(values)
+        if count == 0:
+            return
+        self._id.set_extent((self.rows + count, *self._shape))
+        zeros = (0,) * len(self._shape)
+        memory = h5py.h5s.create_simple((count, *self._shape))
+        file = self._id.get_space()
+        file.select_hyperslab((self.rows, *zeros), (count, *self._shape))
+        self._id.write(memory, file, np.ascontiguousarray(values), self._type)
+        self.rows += count
+
+    def read(self, first: int, end: int) -> Array:
+        """Reads back rows [first, end)."""
+        found: Array = self._dataset[first:end]
+        return found
+
+
+def sealed(row: np.void) -> None:
+    """Sets the last field, `crc`, to the CRC-32 of all the bytes before it."""
+    row["crc"] = crc32(row.tobytes()[:-4])
+
+
+class SegmentWriter:
+    """An open segment.
+
+    Args:
+        run: the run's folder; made if it is missing.
+        header: all that is known now; becomes the file's attributes.
+        leaves: name, dtype and shape of each column of actions.
+        info_keywords: names of the info values kept for each episode.
+        durations: whether step durations are kept.
+        process: the writer.
+
+    Raises:
+        OSError: the folder or the file can't be made.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        header: Mapping[str, str | int],
+        leaves: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]],
+        *,
+        info_keywords: tuple[str, ...],
+        durations: bool,
+        process: Process,
+    ) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self._process, self._sequence, self._dead = process, 0, False
+        self.number, claim = _claim(run)
+        self.path = run / layout.SEGMENT_NAME.format(self.number)
+        partial = claim.with_name(f".{self.path.name}.{process.pid}.part")
+        try:
+            self._file = h5py.File(partial, "x", libver=("v110", "v110"), locking=False)
+            self._descriptor: int | None = int(self._file.id.get_vfd_handle())
+            try:
+                self._make(header, leaves, info_keywords, durations)
+                self.committed_ns = time.time_ns()
+                self._write_status(closed=False)
+                self._file.swmr_mode = True
+                _open_writers.add(self)
+                partial.rename(self.path)
+            except BaseException:
+                self.abandon()
+                raise
+        finally:
+            partial.unlink(missing_ok=True)
+            claim.unlink(missing_ok=True)
+
+    def _make(
+        self,
+        header: Mapping[str, str | int],
+        leaves: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]],
+        info_keywords: tuple[str, ...],
+        durations: bool,
+    ) -> None:
+        file = self._file
+        for name, value in header.items():
+            file.attrs[name] = value
+        actions = file.create_group(layout.ACTION_GROUP)
+        # a nested leaf's path has "/" in it; dataset names have "." instead, so that no groups nest
+        self.actions = [
+            Column(actions, path.replace("/", "."), dtype, shape, layout.STEP_CHUNK) for path, dtype, shape in leaves
+        ]
+        self.reward = Column(file, layout.REWARD, np.dtype("<f8"), (), layout.STEP_CHUNK)
+        self.duration = Column(file, layout.DURATION, np.dtype("<f4"), (), layout.STEP_CHUNK) if durations else None
+        self.fingerprints = Column(file, layout.FINGERPRINTS, layout.FINGERPRINT_ROW, (), layout.SIDE_CHUNK)
+        self.kinds = Column(file, layout.KINDS, layout.KIND_ROW, (), layout.SIDE_CHUNK)
+        self.states = Column(file, layout.STATES, layout.STATE_ROW, (), layout.SIDE_CHUNK)
+        self.heap = Column(file, layout.HEAP, np.dtype("u1"), (), layout.HEAP_CHUNK)
+        self.row_dtype = layout.episode_row(len(leaves) + 1 + durations, info_keywords)
+        self.episodes = Column(file, layout.EPISODES, self.row_dtype, (), layout.EPISODE_CHUNK)
+        self._open_dtype = layout.open_row(self.row_dtype)
+        self._open = file.create_dataset(layout.OPEN, shape=(2,), dtype=self._open_dtype)
+        self._status = file.create_dataset(layout.STATUS, shape=(2,), dtype=layout.STATUS_ROW)
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing can be written any more: closed, forked away, or after an error."""
+        return self._dead
+
+    def flush(self) -> None:
+        """The barrier between what rows refer to and the rows."""
+        self._file.flush()
+
+    def commit_rows(self, rows: Array, open_row: np.void | None, *, closed: bool = False) -> None:
+        """Appends episode rows, replaces the open episode's, marks the time, and flushes.
+
+        What they refer to has been appended and flushed before.
+        """
+        self.episodes.append(rows)
+        self._sequence += 1
+        self.committed_ns = max(self.committed_ns, time.time_ns())
+        slot = np.zeros((), self._open_dtype)[()]
+        slot["sequence"] = self._sequence
+        if open_row is not None:
+            slot["used"], slot["row"] = 1, open_row
+        sealed(slot)
+        self._open[self._sequence % 2] = slot
+        self._write_status(closed=closed)
+        self._file.flush()
+
+    def _write_status(self, *, closed: bool) -> None:
+        status = np.zeros((), layout.STATUS_ROW)[()]
+        who = self._process
+        status["sequence"], status["pid"], status["started"] = self._sequence, who.pid, who.started
+        status["host"], status["boot"] = who.host.encode()[:64], who.boot.encode()[:40]
+        status["heartbeat"], status["closed"] = self.committed_ns, closed
+        sealed(status)
+        self._status[self._sequence % 2] = status
+
+    def close(self) -> None:
+        """Closes the file; everything has been committed before."""
+        if not self._dead:
+            self._dead = True
+            _open_writers.discard(self)
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Lets go of the file without writing to it again; never raises."""
+        if self._dead:
+            return
+        self._dead = True
+        _open_writers.discard(self)
+        self._detach()
+        with contextlib.suppress(Exception):  # whatever HDF5 says of the handle now, the file is out of its reach
+            self._file.close()
+
+    def _detach(self) -> None:
+        """Points the descriptor at memory of the file's size, so that no later write can reach the file."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        size = os.fstat(descriptor).st_size
+        spare = _scratch_descriptor()
+        os.ftruncate(spare, size)
+        os.dup2(spare, descriptor)
+        os.close(spare)
+        self._descriptor = None
+
+    def forget_in_child(self) -> None:
+        """After a fork, in the child: the file is the parent's alone."""
+        self._dead = True
+        self._detach()
+
+
+_open_writers: weakref.WeakSet[SegmentWriter] = weakref.WeakSet()
+
+
+def _scratch_descriptor() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("reenact")
+    descriptor, name = tempfile.mkstemp()
+    Path(name).unlink()
+    return descriptor
+
+
+def _after_fork_in_child() -> None:
+    for writer in list(_open_writers):
+        writer.forget_in_child()
+    _open_writers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _claim(run: Path) -> tuple[int, Path]:
+    """Takes the next free segment number with a file that only one process can make.
+
+    The claim goes once the segment has its name, so the name is looked for again after the claim is
+    made: whoever claims a number second finds the first one's segment there.
+    """
+    number = 0
+    while True:
+        taken = {path.name for path in run.iterdir()}
+        while layout.SEGMENT_NAME.format(number) in taken or layout.CLAIM_NAME.format(number) in taken:
+            number += 1
+        claim = run / layout.CLAIM_NAME.format(number)
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            continue
+        if not (run / layout.SEGMENT_NAME.format(number)).exists():
+            return number, claim
+        claim.unlink()

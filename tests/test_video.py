@@ -1,0 +1,625 @@
+"""Videos, checked from outside: ffmpeg decodes what was written, and the atoms are read from the bytes."""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from reenact import video
+from reenact.errors import VideoError, VideoExistsError
+from reenact.video import Encoding, VideoWriter, count_frames, draw_banner, read_comment
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+LOSSLESS = Encoding(lossless=True, preset="ultrafast")
+HARD_TEXT = "quotes \" ' unicode é 漢 🎥 lines\n\r\n = ; # \\ \\n [STREAM] \x00\x1f\u2028 " + "x=;#\\" * 4000
+
+
+def ffmpeg(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    command = [FFMPEG, "-nostdin", "-hide_banner", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def decode(path: Path) -> np.ndarray:
+    """Every frame that the file holds, once each: (frames, height, width, 3)."""
+    width, height = stream_line(path)[1]
+    run = ffmpeg("-i", path, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    return np.frombuffer(run.stdout, np.uint8).reshape(-1, height, width, 3)
+
+
+def stream_line(path: Path) -> tuple[str, tuple[int, int]]:
+    """What ffmpeg says of the video stream, and its width and height."""
+    line = next(line for line in ffmpeg("-i", path).stderr.decode().splitlines() if "Video:" in line)
+    size = re.search(r" (\d+)x(\d+)", line)
+    assert size
+    return line, (int(size[1]), int(size[2]))
+
+
+def numbered(number: int, height: int = 32, width: int = 48) -> np.ndarray:
+    """A frame that carries a number below 4096 as twelve black or white blocks, which lossy encoding keeps."""
+    bits = np.array([number >> bit & 1 for bit in range(12)], np.uint8).reshape(3, 4) * 255
+    rows, columns = np.arange(height) * 3 // height, np.arange(width) * 4 // width
+    return np.repeat(bits[rows][:, columns, None], 3, axis=2)
+
+
+def number_of(frame: np.ndarray) -> int:
+    height, width, _ = frame.shape
+    bits = [frame[(2 * r + 1) * height // 6, (2 * c + 1) * width // 8, 1] > 127 for r in range(3) for c in range(4)]
+    return sum(int(bit) << place for place, bit in enumerate(bits))
+
+
+def noise(count: int, height: int = 32, width: int = 48) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def write(path: Path, frames: Any, encoding: Encoding = LOSSLESS, **options: Any) -> Path:
+    with VideoWriter(path.parent, encoding) as writer:
+        for frame in frames:
+            writer.write(frame)
+        writer.finish(path, **{"title": "", "comment": {}, "overwrite": False} | options)
+    return path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def atoms(path: Path) -> list[str]:
+    data, names, at = path.read_bytes(), [], 0
+    while at < len(data):
+        names.append(data[at + 4 : at + 8].decode("ascii"))
+        at += int.from_bytes(data[at : at + 4], "big")
+    return names
+
+
+# What is in the file
+
+
+@pytest.mark.parametrize("fps", [30, 50, 29.97])
+def test_a_thousand_frames_are_there_once_each_in_order(tmp_path: Path, fps: float) -> None:
+    """Of 1000 numbered frames, the lossy mp4 shows each exactly once, in order."""
+    path = write(tmp_path / "a.mp4", map(numbered, range(1000)), Encoding(fps=fps))
+    assert [number_of(frame) for frame in decode(path)] == list(range(1000))
+    assert count_frames(path) == 1000
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47), (1, 1), (2, 300)])
+def test_lossless_is_equal_to_the_bit(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A lossless video decodes to the very pixels that were written, odd sizes included."""
+    frames = noise(7, *size)
+    assert np.array_equal(decode(write(tmp_path / "a.mp4", frames)), frames)
+
+
+def test_a_view_is_written_as_it_looks(tmp_path: Path) -> None:
+    """A flipped, non-contiguous frame is stored flipped."""
+    frames = noise(3)
+    path = write(tmp_path / "a.mp4", [frame[::-1, ::-1] for frame in frames])
+    assert np.array_equal(decode(path), frames[:, ::-1, ::-1])
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47), (32, 47), (1, 1)])
+def test_the_default_plays_in_browsers(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A lossy video is H.264 in yuv420p with even sides, padded at the right and the bottom."""
+    height, width = size
+    line, (found_width, found_height) = stream_line(write(tmp_path / "a.mp4", noise(3, *size), Encoding()))
+    assert "h264" in line
+    assert "yuv420p" in line
+    assert (found_width, found_height) == (width + width % 2, height + height % 2)
+
+
+def test_padding_moves_no_pixel(tmp_path: Path) -> None:
+    """The picture of an odd-sized video starts at the top left, and the padding is black."""
+    frame = np.full((33, 47, 3), 255, np.uint8)
+    frame[0, 0] = 0
+    shown = decode(write(tmp_path / "a.mp4", [frame] * 3, Encoding()))[1]
+    assert shown[8:32, 8:46].min() > 200
+    assert shown[33, 8:46].max() < 55
+
+
+def test_the_index_comes_first(tmp_path: Path) -> None:
+    """moov stands before mdat, so that a browser plays the video while it loads."""
+    found = atoms(write(tmp_path / "a.mp4", noise(3)))
+    assert found.index("moov") < found.index("mdat")
+
+
+@pytest.mark.parametrize("fps", [0.01, 0.5, 29.97, 30, 1000.0])
+def test_the_frame_rate_is_the_one_asked_for(tmp_path: Path, fps: float) -> None:
+    """Every accepted rate gives a video of that rate, with every frame."""
+    path = write(tmp_path / "a.mp4", noise(5), dataclasses.replace(LOSSLESS, fps=fps))
+    duration = re.search(r"Duration: (\d+):(\d+):([\d.]+)", ffmpeg("-i", path).stderr.decode())
+    assert duration
+    assert int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3]) == pytest.approx(5 / fps, abs=0.011)
+    assert len(decode(path)) == 5
+
+
+# Title and comment
+
+
+def test_the_comment_round_trips(tmp_path: Path) -> None:
+    """Any JSON, 20 kB of separators, line breaks, quotes and unicode included, comes back as it was."""
+    comment = {HARD_TEXT: [HARD_TEXT, 1, -0.5, None, True, {"nested": {}}], "": 2**80}
+    path = write(tmp_path / "a.mp4", noise(1), comment=comment)
+    assert read_comment(path) == comment
+
+
+def test_title_and_comment_are_ordinary_metadata(tmp_path: Path) -> None:
+    """ffmpeg itself shows the title and the JSON."""
+    path = write(tmp_path / "a.mp4", noise(1), title="CartPole é = 1; #2", comment={"verdict": "exact"})
+    shown = ffmpeg("-i", path, "-f", "ffmetadata", "-").stdout.decode()
+    assert "title=CartPole é \\= 1\\; \\#2\n" in shown
+    assert 'comment={"verdict": "exact"}\n' in shown
+
+
+@pytest.mark.parametrize("title", ['x\ncomment={"verdict": "exact"}', "[STREAM]\n[STREAM]", "\\"])
+def test_a_title_cannot_pose_as_the_comment(tmp_path: Path, title: str) -> None:
+    """Line breaks and brackets in the title don't change what is read as the comment."""
+    path = write(tmp_path / "a.mp4", noise(1), title=title, comment={"verdict": "diverged"})
+    assert read_comment(path) == {"verdict": "diverged"}
+
+
+@pytest.mark.parametrize("comment", ["[1]", "no JSON", "{", "[" * 50_000])
+def test_a_foreign_comment_is_none(tmp_path: Path, comment: str) -> None:
+    """A comment that is no JSON object is None."""
+    source, path = write(tmp_path / "a.mp4", noise(1)), tmp_path / "b.mp4"
+    assert ffmpeg("-i", source, "-c", "copy", "-metadata", f"comment={comment}", path).returncode == 0
+    assert read_comment(path) is None
+
+
+def test_what_is_no_video_has_no_comment(tmp_path: Path) -> None:
+    """A text, a playlist naming a video, a missing file and an mp4 without comment all give None."""
+    path = write(tmp_path / "a.mp4", noise(1), comment={"a": 1})
+    (tmp_path / "text").write_text("comment={}")
+    (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\nfile a.mp4\n")
+    ffmpeg("-i", path, "-c", "copy", "-map_metadata", "-1", tmp_path / "bare.mp4")
+    assert [read_comment(tmp_path / name) for name in ("text", "list.ffconcat", "none", "bare.mp4")] == [None] * 4
+
+
+def test_a_comment_that_is_no_json_leaves_no_file(tmp_path: Path) -> None:
+    """finish raises TypeError for a comment that JSON can't express, and nothing stays."""
+    with pytest.raises(TypeError):
+        write(tmp_path / "a.mp4", noise(1), comment={"a": object()})
+    assert files(tmp_path) == []
+
+
+def test_a_title_that_no_command_line_can_hold_is_refused(tmp_path: Path) -> None:
+    """A NUL in the title is a VideoError, not a traceback from subprocess."""
+    with pytest.raises(VideoError, match="null byte"):
+        write(tmp_path / "a.mp4", noise(1), title="\0")
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["-y.mp4", "a:b.mp4", "http:x.mp4", "100%d é'.mp4", "no suffix"])
+def test_any_name_is_a_file(tmp_path: Path, name: str) -> None:
+    """Names that ffmpeg could take for options, protocols or patterns are plain files."""
+    path = write(tmp_path / "new" / "folder" / name, noise(2), comment={"a": 1})
+    assert files(path.parent) == [name]
+    assert (read_comment(path), count_frames(path)) == ({"a": 1}, 2)
+
+
+def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative folder is fixed when the writer opens: an env that changes the directory changes nothing."""
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter(Path("videos"), LOSSLESS) as writer:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        writer.write(noise(1)[0])
+        writer.finish(Path("-a.mp4"), title="", comment={}, overwrite=False)
+    assert files(tmp_path / "videos") == []
+    assert count_frames(Path("-a.mp4")) == 1
+
+
+# Frames that are refused
+
+GOOD = np.zeros((32, 48, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frame", "found"),
+    [
+        (None, "NoneType"),
+        (GOOD.tolist(), "a list"),
+        (GOOD.astype(np.float32), "float32"),
+        (GOOD.astype(np.int8), "int8"),
+        (GOOD[:, :, 0], r"shape \(32, 48\)"),
+        (GOOD[:, :, :1], r"shape \(32, 48, 1\)"),
+        (np.zeros((32, 48, 4), np.uint8), r"shape \(32, 48, 4\)"),
+        (GOOD.transpose(2, 0, 1), r"shape \(3, 32, 48\)"),
+        (GOOD[:0], r"shape \(0, 48, 3\)"),
+        (GOOD[:, :0], r"shape \(32, 0, 3\)"),
+        (GOOD[None], r"shape \(1, 32, 48, 3\)"),
+    ],
+)
+def test_what_is_no_frame_is_refused(tmp_path: Path, frame: Any, found: str) -> None:
+    """Anything but uint8 of shape (height, width, 3) is refused in one line that says what was found."""
+    with VideoWriter(tmp_path, LOSSLESS) as writer, pytest.raises(VideoError, match=found) as refused:
+        writer.write(frame)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(VideoError, match=found):
+        draw_banner(frame, "diverged")
+
+
+@pytest.mark.parametrize("size", [(48, 32), (32, 50), (30, 48), (16, 96)])
+def test_another_size_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A frame of another size, even with as many pixels, is refused, and the writer goes on without it."""
+    frames = noise(2)
+    with VideoWriter(tmp_path, LOSSLESS) as writer:
+        writer.write(frames[0])
+        with pytest.raises(VideoError, match=f"frame 1 is {size[1]}x{size[0]}, expected 48x32"):
+            writer.write(np.zeros((*size, 3), np.uint8))
+        writer.write(frames[1])
+        writer.finish(tmp_path / "a.mp4", title="", comment={}, overwrite=False)
+    assert np.array_equal(decode(tmp_path / "a.mp4"), frames)
+
+
+def test_no_frames_are_no_video(tmp_path: Path) -> None:
+    """A video without a frame is refused and leaves no file."""
+    with pytest.raises(VideoError, match="no frame"):
+        write(tmp_path / "a.mp4", [])
+    assert files(tmp_path) == []
+
+
+def test_a_video_in_one_colour_is_refused(tmp_path: Path) -> None:
+    """Frames that all have one and the same colour mean that nothing was drawn."""
+    with pytest.raises(VideoError, match=r"nothing was drawn: .* all 5 frames is \(7, 8, 9\).*SDL_VIDEODRIVER"):
+        write(tmp_path / "a.mp4", [np.full((32, 48, 3), (7, 8, 9), np.uint8)] * 5)
+    assert files(tmp_path) == []
+
+
+def test_colours_that_change_are_a_picture(tmp_path: Path) -> None:
+    """Single-coloured frames of two colours, or a single differing pixel at the end, are a video."""
+    dark, light, dot = GOOD, np.full_like(GOOD, 255), GOOD.copy()
+    dot[-1, -1, -1] = 1
+    assert count_frames(write(tmp_path / "a.mp4", [dark, light])) == 2
+    assert count_frames(write(tmp_path / "b.mp4", [dark, dark, dot])) == 3
+
+
+# ffmpeg going wrong
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("more", [0, 200])
+def test_a_killed_ffmpeg_is_an_error(tmp_path: Path, number: signal.Signals, more: int) -> None:
+    """ffmpeg killed mid-way, noticed while writing or only at the end, is a VideoError; no file, no process stays."""
+    with VideoWriter(tmp_path, Encoding()) as writer:
+        for frame in noise(20, 240, 320):
+            writer.write(frame)
+        proc = writer._stream.proc
+        proc.send_signal(number)
+        if more:
+            proc.wait()
+
+        def go_on() -> None:
+            for _ in range(more):
+                writer.write(noise(1, 240, 320)[0])
+            writer.finish(tmp_path / "a.mp4", title="", comment={}, overwrite=False)
+
+        with pytest.raises(VideoError, match="ffmpeg (was killed by signal 9|ended with exit code 255)") as failed:
+            go_on()
+    assert "\n" not in str(failed.value)
+    assert proc.returncode is not None
+    assert files(tmp_path) == []
+
+
+def test_the_error_gives_ffmpegs_own_words(tmp_path: Path) -> None:
+    """A preset that x264 doesn't know is a VideoError with ffmpeg's last line."""
+    with pytest.raises(VideoError, match=r"exit code \d+.*\(it says: \S"):
+        write(tmp_path / "a.mp4", noise(100, 240, 320), Encoding(preset="nosuch"))
+    assert files(tmp_path) == []
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    """An ffmpeg that can't write on, here by a file size limit, gives a VideoError and no file."""
+    program = textwrap.dedent("""
+        import resource, signal, sys
+        from pathlib import Path
+        import numpy as np
+        from reenact.errors import VideoError
+        from reenact.video import Encoding, VideoWriter
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+        try:
+            with VideoWriter(Path(sys.argv[1]), Encoding(lossless=True, preset="ultrafast")) as writer:
+                for _ in range(10):
+                    writer.write(frame)
+                writer.finish(Path(sys.argv[1], "a.mp4"), title="", comment={}, overwrite=False)
+        except VideoError as error:
+            print(error)
+    """)
+    run = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert "File too large" in run.stdout
+    assert files(tmp_path) == []
+
+
+def test_frames_that_got_lost_are_an_error(tmp_path: Path) -> None:
+    """If the file doesn't hold as many frames as were written, it is not kept."""
+    with VideoWriter(tmp_path, LOSSLESS) as writer:
+        writer.write(noise(1)[0])
+        writer.frames += 1
+        with pytest.raises(VideoError, match="stored 1 frames, expected 2"):
+            writer.finish(tmp_path / "a.mp4", title="", comment={}, overwrite=False)
+    assert files(tmp_path) == []
+
+
+def test_an_ffmpeg_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing ffmpeg is a VideoError naming the path, wherever it is needed."""
+    path = write(tmp_path / "a.mp4", noise(1))
+    monkeypatch.setattr("moviepy.video.io.ffmpeg_writer.FFMPEG_BINARY", "/nowhere/ffmpeg")
+    with pytest.raises(VideoError, match="cannot start ffmpeg"):
+        write(tmp_path / "b.mp4", noise(1))
+    writer_class = video._moviepy()[0]
+    monkeypatch.setattr(video, "_moviepy", lambda: (writer_class, "/nowhere/ffmpeg"))
+    with pytest.raises(VideoError, match="/nowhere/ffmpeg"):
+        count_frames(path)
+    assert files(tmp_path) == ["a.mp4"]
+
+
+def test_an_error_elsewhere_leaves_nothing(tmp_path: Path) -> None:
+    """An exception in the with block stops ffmpeg and removes the partial file; abandon may be called again."""
+    with contextlib.suppress(ZeroDivisionError), VideoWriter(tmp_path, Encoding()) as writer:
+        for frame in noise(50):
+            writer.write(frame)
+        assert re.fullmatch(rf"\.\w+\.{os.getpid()}\.partial\.mp4", *files(tmp_path))
+        proc = writer._stream.proc
+        raise ZeroDivisionError
+    assert proc.returncode == -signal.SIGKILL
+    assert files(tmp_path) == []
+    writer.abandon()
+
+
+def test_an_interrupted_write_ends_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C within a frame no further frame is taken: it would be shifted."""
+    with VideoWriter(tmp_path, LOSSLESS) as writer:
+        writer.write(noise(1)[0])
+
+        def interrupt(_: np.ndarray) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(writer._stream, "write_frame", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            writer.write(noise(1)[0])
+        with pytest.raises(VideoError, match="finished or abandoned"):
+            writer.write(noise(1)[0])
+
+
+def test_a_closed_writer_takes_nothing(tmp_path: Path) -> None:
+    """After finish, write and finish are refused, and abandon leaves the video alone."""
+    with VideoWriter(tmp_path, LOSSLESS) as writer:
+        writer.write(noise(1)[0])
+        writer.finish(tmp_path / "a.mp4", title="", comment={}, overwrite=False)
+        with pytest.raises(VideoError, match="finished or abandoned"):
+            writer.write(noise(1)[0])
+        with pytest.raises(VideoError, match="finished or abandoned"):
+            writer.finish(tmp_path / "b.mp4", title="", comment={}, overwrite=False)
+    assert files(tmp_path) == ["a.mp4"]
+
+
+def _touch_writer_and_wait(writer: VideoWriter, ready: Any, done: Any) -> None:
+    with contextlib.suppress(VideoError):
+        writer.write(noise(1)[0])
+    writer.abandon()
+    ready.set()
+    done.wait(30)
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_child_cannot_touch_the_video(tmp_path: Path) -> None:
+    """A child forked mid-way neither writes, stops nor holds open its parent's ffmpeg, even while it lives."""
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    frames = noise(5)
+    with VideoWriter(tmp_path, LOSSLESS) as writer:
+        writer.write(frames[0])
+        child = context.Process(target=_touch_writer_and_wait, args=(writer, ready, done))
+        child.start()
+        assert ready.wait(30)
+        for frame in frames[1:]:
+            writer.write(frame)
+        writer.finish(tmp_path / "a.mp4", title="", comment={}, overwrite=False)
+        done.set()
+        child.join()
+    assert np.array_equal(decode(tmp_path / "a.mp4"), frames)
+
+
+# Names and folders
+
+
+def test_an_existing_target_is_untouched(tmp_path: Path) -> None:
+    """Without overwrite an existing file stays as it is; the error is a FileExistsError too."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"precious")
+    with pytest.raises(VideoExistsError, match=r"a\.mp4 exists") as refused:
+        write(path, noise(1))
+    assert isinstance(refused.value, FileExistsError)
+    assert path.read_bytes() == b"precious"
+    assert files(tmp_path) == ["a.mp4"]
+
+
+def test_overwrite_replaces(tmp_path: Path) -> None:
+    """With overwrite the new video takes the old one's place."""
+    path = write(tmp_path / "a.mp4", noise(1))
+    write(path, noise(2), overwrite=True)
+    assert len(decode(path)) == 2
+    assert files(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_without_hard_links_nothing_is_replaced_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    """On a file system without hard links a new name works and an existing one is still refused."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "a.mp4"
+    if exists:
+        path.write_bytes(b"precious")
+        with pytest.raises(VideoExistsError):
+            write(path, noise(1))
+        assert path.read_bytes() == b"precious"
+    else:
+        assert len(decode(write(path, noise(1)))) == 1
+    assert files(tmp_path) == ["a.mp4"]
+
+
+def test_a_folder_in_the_targets_place_is_an_error(tmp_path: Path) -> None:
+    """A video can't replace a folder, which stays."""
+    (tmp_path / "a.mp4").mkdir()
+    with pytest.raises(VideoError, match="cannot name the video"):
+        write(tmp_path / "a.mp4", noise(1), overwrite=True)
+    assert files(tmp_path) == ["a.mp4"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    """A folder below a file is refused when the writer opens, in one line that names it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(VideoError, match=r"cannot write videos into .*/file/videos \(Not a directory\)"):
+        VideoWriter(tmp_path / "file" / "videos", LOSSLESS)
+
+
+def test_the_folder_of_the_final_name_may_be_another(tmp_path: Path) -> None:
+    """The video may get its name in a folder other than the one it grew in."""
+    with VideoWriter(tmp_path / "a", LOSSLESS) as writer:
+        writer.write(noise(1)[0])
+        writer.finish(tmp_path / "b" / "x.mp4", title="", comment={}, overwrite=False)
+    assert (files(tmp_path / "a"), files(tmp_path / "b")) == ([], ["x.mp4"])
+
+
+# Encoding, import, platform
+
+
+@pytest.mark.parametrize("fps", [0, 0.001, 0.0099, -30, float("nan"), float("inf"), None, "30", 1j])
+def test_an_impossible_frame_rate_is_refused(fps: Any) -> None:
+    """A rate that is no finite number of at least 0.01 is a VideoError."""
+    with pytest.raises(VideoError, match="fps must be a finite number of at least 0.01"):
+        Encoding(fps=fps)
+
+
+def test_the_frame_rate_is_rounded_to_hundredths() -> None:
+    """The encoding holds the rate that ffmpeg is given, as a Python float, and survives pickling."""
+    encoding = Encoding(fps=np.float32(30000 / 1001))  # type: ignore[arg-type]
+    assert encoding.fps == 29.97
+    assert type(encoding.fps) is float
+    assert pickle.loads(pickle.dumps(encoding)) == encoding
+
+
+def test_a_file_that_is_no_video_has_no_frame_count(tmp_path: Path) -> None:
+    """count_frames raises VideoError for a text and for a missing file."""
+    (tmp_path / "text").write_text("no video")
+    for name in ("text", "missing"):
+        with pytest.raises(VideoError, match="exit code"):
+            count_frames(tmp_path / name)
+
+
+def in_python(program: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    # "-c", for a main module without a file makes dotenv search the working directory.
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    source = str(Path(video.__file__).parents[1])
+    environ = {name: value for name, value in os.environ.items() if name != "FFMPEG_BINARY"} | environ
+    environ["PYTHONPATH"] = source
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=True)
+
+
+REPORT = """
+    import os, sys
+    from pathlib import Path
+    before = dict(os.environ)
+    import reenact.video
+    assert not {"moviepy", "PIL", "dotenv"} & set(sys.modules)
+    try:
+        print(reenact.video.read_comment(Path("none.mp4")), reenact.video._moviepy()[1])
+    except reenact.errors.VideoError as error:
+        print(error)
+    assert os.environ == before, set(os.environ) ^ set(before)
+    import dotenv
+    assert dotenv.load_dotenv
+"""
+
+
+def test_a_dotenv_file_chooses_no_ffmpeg(tmp_path: Path) -> None:
+    """A .env in the working directory, which MoviePy alone would obey, changes neither ffmpeg nor os.environ."""
+    program = tmp_path / "evil"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    (tmp_path / ".env").write_text(f"FFMPEG_BINARY={program}\n")
+    assert in_python(REPORT, tmp_path).stdout == f"None {FFMPEG}\n"
+    assert not (tmp_path / "ran").exists()
+    in_python("import moviepy", tmp_path)
+    assert (tmp_path / "ran").exists(), "the trap must work, or this test proves nothing"
+
+
+def test_ffmpeg_binary_is_the_users_choice(tmp_path: Path) -> None:
+    """A variable that the user set is obeyed; one that names nothing is a VideoError."""
+    (tmp_path / "mine").symlink_to(FFMPEG)
+    assert in_python(REPORT, tmp_path, FFMPEG_BINARY=str(tmp_path / "mine")).stdout == f"None {tmp_path}/mine\n"
+    assert "MoviePy found no ffmpeg" in in_python(REPORT, tmp_path, FFMPEG_BINARY="/nowhere/ffmpeg").stdout
+
+
+def test_the_pipe_is_large(tmp_path: Path) -> None:
+    """ffmpeg's pipe holds 1 MiB, so that a frame doesn't block Python."""
+    with VideoWriter(tmp_path, LOSSLESS) as writer:
+        writer.write(noise(1)[0])
+        assert fcntl.fcntl(writer._stream.proc.stdin, fcntl.F_GETPIPE_SZ) == 1 << 20
+
+
+def _no_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fcntl, "F_SETPIPE_SZ")
+
+
+def _no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+
+
+def _over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "_PIPE_BYTES", 1 << 30)
+    monkeypatch.setattr(fcntl, "fcntl", _refuse)
+
+
+def _refuse(*_: Any) -> None:
+    raise PermissionError(errno.EPERM, "over pipe-max-size")
+
+
+@pytest.mark.parametrize("hide", [_no_constant, _no_module, _over_the_limit])
+def test_a_pipe_that_cannot_grow_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hide: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """Without F_SETPIPE_SZ, without fcntl, or over the user's limit, videos are the same."""
+    hide(monkeypatch)
+    frames = noise(3)
+    assert np.array_equal(decode(write(tmp_path / "a.mp4", frames)), frames)
+
+
+# The banner
+
+
+@pytest.mark.parametrize("size", [(400, 600), (96, 96), (64, 64), (9, 300), (1, 1)])
+def test_the_banner_is_a_red_strip_at_the_top(size: tuple[int, int]) -> None:
+    """The copy has the frame's shape, red and white at the top, the old pixels below, and leaves the frame alone."""
+    frame = noise(1, *size)[0]
+    before = frame.copy()
+    marked = draw_banner(frame, "diverged: not what happened")
+    changed = int((marked != frame).any(axis=(1, 2)).sum())
+    assert np.array_equal(frame, before)
+    assert (marked.shape, marked.dtype) == (frame.shape, np.uint8)
+    assert changed <= max(14, size[0] // 8)
+    assert np.array_equal(marked[changed:], frame[changed:])
+    strip = marked[:changed].astype(int)
+    assert (strip[..., 0] > strip[..., 1] + 100).mean() > 0.5
+    if min(size) > 20:
+        assert (strip.min(axis=2) > 200).sum() > 20
