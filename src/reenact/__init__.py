@@ -1,3 +1,94 @@
-"""Logs every episode of a Gymnasium training run, and turns any of them into a video afterwards."""
+"""Logs every episode of a Gymnasium training run, and turns any of them into a video afterwards.
 
-from reenact.recorder import Recorder
+Nothing is imported before it is used: recording loads no video room, and `reenact --help` loads none at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reenact.episode import Divergence, Origin, RaisedError, ReplayResult
+    from reenact.errors import (
+        DamagedError,
+        EpisodeNotFoundError,
+        RecipeError,
+        ReenactError,
+        ReplayError,
+        RunError,
+        RunExistsError,
+        RunNotFoundError,
+        SelectionError,
+        UntrustedError,
+        VideoError,
+        VideoExistsError,
+    )
+    from reenact.recorder import Recorder
+    from reenact.render import replay, verify
+    from reenact.run import Episode, Run, Segment, open_run
+
+_HOMES = {
+    "Divergence": "episode",
+    "Origin": "episode",
+    "RaisedError": "episode",
+    "ReplayResult": "episode",
+    "DamagedError": "errors",
+    "EpisodeNotFoundError": "errors",
+    "RecipeError": "errors",
+    "ReenactError": "errors",
+    "ReplayError": "errors",
+    "RunError": "errors",
+    "RunExistsError": "errors",
+    "RunNotFoundError": "errors",
+    "SelectionError": "errors",
+    "UntrustedError": "errors",
+    "VideoError": "errors",
+    "VideoExistsError": "errors",
+    "Recorder": "recorder",
+    "replay": "render",
+    "verify": "render",
+    "Episode": "run",
+    "Run": "run",
+    "Segment": "run",
+    "open_run": "run",
+}
+
+__all__ = [  # noqa: RUF022  # what a user meets first comes first
+    "Recorder",
+    "open_run",
+    "replay",
+    "verify",
+    "Run",
+    "Segment",
+    "Episode",
+    "Origin",
+    "RaisedError",
+    "ReplayResult",
+    "Divergence",
+    "ReenactError",
+    "RunError",
+    "RunNotFoundError",
+    "RunExistsError",
+    "DamagedError",
+    "EpisodeNotFoundError",
+    "SelectionError",
+    "RecipeError",
+    "UntrustedError",
+    "ReplayError",
+    "VideoError",
+    "VideoExistsError",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'reenact' has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(f"reenact.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-Verdict = Literal["exact", "diverged", "impossible"]
+Verdict = Literal["exact", "tolerated", "diverged", "impossible"]
+"""`tolerated`: no reward was further off than the tolerance given; `exact` is never claimed under one."""
 OriginName = Literal["seed", "rng"]
 EndedName = Literal["terminated", "truncated", "interrupted", "errored"]
 
@@ -93,19 +95,20 @@ class ReplayResult:
     """What became of one requested episode, or of one clip.
 
     Attributes:
-        episode: its number in the run; None for an episode that has none (a clip of several names its first).
+        episode: its number in the run (a clip's: its first episode's); None for one that has none.
         address: "segment.index", its name for ever.
-        verdict: "exact", "diverged" or "impossible".
+        verdict: "exact", "tolerated", "diverged" or "impossible".
         origin: what it was started from, or None.
         path: the video, or None where none was made.
-        frames: frames in the video.
-        length: env steps as logged.
-        return_: the episode's return as logged.
+        frames: frames in the video (verified without one: 0).
+        length: env steps as logged (a clip's: of all the episodes it touches).
+        return_: the return as logged (a clip's: the sum).
         seed: its seed, or None.
         divergence: the first difference, or None.
         error: why there is no exact video, in one line, or None.
-        tolerance: the tolerance that rewards were compared with; an "exact" under one is never claimed.
-        reused: whether the video was there already.
+        tolerance: what rewards were compared with.
+        reused: whether the video was there already, made from the same episode with the same options.
+        episodes: the addresses of all the episodes that a clip touches.
     """
 
     episode: int | None
@@ -121,9 +124,39 @@ class ReplayResult:
     error: str | None = None
     tolerance: float = 0.0
     reused: bool = False
-    episodes: tuple[str, ...] = field(default=())
+    episodes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether what was asked for was done, and is what happened."""
         return self.verdict == "exact" and self.error is None
+
+    def to_json(self) -> dict[str, object]:
+        """Returns it as `--json` prints it; NaN and infinities are strings."""
+        divergence = None if self.divergence is None else {
+            "step": self.divergence.step,
+            "since": self.divergence.since,
+            "field": self.divergence.field,
+            "expected": finite(self.divergence.expected),
+            "got": finite(self.divergence.got),
+        }  # fmt: skip
+        return {
+            "episode": self.episode,
+            "address": self.address,
+            "verdict": self.verdict,
+            "origin": self.origin,
+            "path": self.path,
+            "frames": self.frames,
+            "length": self.length,
+            "return": finite(self.return_),
+            "seed": self.seed,
+            "divergence": divergence,
+            "error": self.error,
+            **({"tolerance": self.tolerance} if self.tolerance else {}),
+            **({"episodes": list(self.episodes)} if len(self.episodes) > 1 else {}),
+        }
+
+
+def finite(value: object) -> object:
+    """Returns a value as JSON can carry it: NaN and infinities as "nan", "inf" and "-inf"."""
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

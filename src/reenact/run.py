@@ -16,6 +16,7 @@ from reenact.episode import EndedName, EpisodeData, Origin, RaisedError
 from reenact.errors import DamagedError, EpisodeNotFoundError, RunNotFoundError
 from reenact.layout import Ended, StateKind
 from reenact.reader import SegmentReader, sound_rows
+from reenact.reexecute import FirstReset, Stage, frames
 from reenact.statistics import EpisodeStatistics
 
 Array = np.ndarray[Any, Any]
@@ -195,7 +196,7 @@ class Episode:
         """
         reader = self._table.reader
         if reader.action_space is None:
-            with self.run.rebuild_env(self, render_mode=None) as env:
+            with self.stage.open(None) as env:
                 return reader.actions(self._row, env.action_space)
         return reader.actions(self._row)
 
@@ -232,6 +233,12 @@ class Episode:
         """Its segment's attributes: recipe, signature, versions, role …"""
         return self._table.reader.attributes
 
+    @property
+    def stage(self) -> Stage:
+        """How its env is rebuilt."""
+        attributes = self.attributes
+        return Stage(str(attributes["recipe"]), str(attributes["signature"]))
+
     def data(self) -> EpisodeData:
         """Reads all that a re-execution needs, checked.
 
@@ -256,9 +263,7 @@ class Episode:
         Raises:
             ReplayError: it can't be re-executed, or diverged (at the frame where that showed).
         """
-        from reenact.render import frames  # noqa: PLC0415  # upwards: frames need the replay's rooms, reading doesn't
-
-        return frames(self)
+        return frames(self.data(), self.stage, self.run.first_reset(self.segment))
 
     def __repr__(self) -> str:
         return (
@@ -417,8 +422,16 @@ class Run:
 
     @property
     def info_keywords(self) -> tuple[str, ...]:
-        """Names that `run[name]` and, where Python allows it, `run.name` give as float64 arrays."""
+        """The names that `info` knows; `run.is_success` is short for `run.info("is_success")`."""
         return tuple(self._info)
+
+    def info(self, name: str) -> Array:
+        """Returns the value of an info keyword for each episode, float64; NaN where there is none.
+
+        Raises:
+            KeyError: it was not recorded.
+        """
+        return self._info[name]
 
     def __getattr__(self, name: str) -> Array:
         info = self.__dict__.get("_info", {})
@@ -478,13 +491,22 @@ class Run:
                 + (f"segment {segment} has {held[int(segment)]} episodes" if int(segment) in held else
                    f"its segments are {', '.join(map(str, held))}")
             )  # fmt: skip
-        number = np.flatnonzero(self._order == at[0])
-        if len(number):
-            return self._at(int(number[0]))
         table, row = self._tables[int(segment)], int(self._columns["row"][at[0]])
         found = table.reader.row(row) if row >= 0 else table.interrupted
         assert found is not None
-        return Episode(self, table, found, None, int(index))
+        number = np.flatnonzero(self._order == at[0])
+        return Episode(self, table, found, int(number[0]) if len(number) else None, int(index))
+
+    def number_of(self, address: str) -> int:
+        """Returns the number of the episode of that address.
+
+        Raises:
+            EpisodeNotFoundError: there is none, or it has no number yet.
+        """
+        number = self[address].number
+        if number is None:
+            raise EpisodeNotFoundError(f"episode {address} has no number yet: other segments are still behind it")
+        return number
 
     @property
     def live(self) -> list[Episode]:
@@ -533,12 +555,13 @@ class Run:
             ), trailing
             index += bool(is_episode)
 
-    def first_episode(self, segment: int) -> Episode | None:
-        """Returns what a segment's first reset began, be it an episode or a reset without a step."""
+    def first_reset(self, segment: int) -> FirstReset | None:
+        """Returns what a segment's first reset was started from and with; None if there was none yet."""
         table = self._tables[segment]
         if not table.reader.rows_seen:
             return None
-        return Episode(self, table, table.reader.row(0), None, None)
+        first = Episode(self, table, table.reader.row(0), None, None)
+        return FirstReset(first.origins, first.options)
 
     def statistics(self, buffer_length: int = 100) -> EpisodeStatistics:
         """Returns the queues that `RecordEpisodeStatistics` would hold now."""
@@ -550,12 +573,6 @@ class Run:
         for at in finished[-buffer_length:] if buffer_length else []:
             found.add(float(returns[at]), int(lengths[at]), float(elapsed[at]))
         return found
-
-    def rebuild_env(self, episode: Episode, render_mode: str | None) -> Any:
-        """Returns a context manager that rebuilds the env of an episode's segment."""
-        from reenact.render import rebuilt  # noqa: PLC0415  # upwards, and only for spaces of the user's own
-
-        return rebuilt(episode, None, render_mode)
 
     def __repr__(self) -> str:
         return f"<Run {self.path}: {len(self)} episodes in {len(self._tables)} segments>"

@@ -1,0 +1,247 @@
+"""The commands: each parses, calls one function, prints.
+
+What is for programs goes to stdout, everything for people to stderr. Exit codes: 0 all exact, 1 anything
+not, 2 wrong use, 130 Ctrl-C. Rooms are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reenact.errors import ReenactError, RunNotFoundError
+
+if TYPE_CHECKING:
+    from reenact.episode import ReplayResult
+    from reenact.run import Run
+
+_EXACT, _NOT_EXACT, _WRONG_USE, _CTRL_C = 0, 1, 2, 130
+
+
+class _Commands(click.Group):
+    """Commands whose mistakes are told in one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        return _guarded(lambda: super(_Commands, self).main(*args, **{**kwargs, "standalone_mode": False}))
+
+
+def _guarded(call: Callable[[], Any]) -> Any:
+    try:
+        sys.exit(call() or _EXACT)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(_CTRL_C)
+    except click.ClickException as mistake:
+        mistake.show()
+        sys.exit(_WRONG_USE)
+    except ReenactError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(_WRONG_USE)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read stdout has gone: nothing is wrong, and nothing can be said
+        sys.exit(_NOT_EXACT)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="reenact")
+def reenact() -> None:
+    """Logs every episode of a Gymnasium training run; turns any of them into a video afterwards."""
+
+
+_RUN = click.argument("run", required=False, type=click.Path(path_type=Path))
+
+
+def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--trigger", metavar="NAME", help="capped-cubic, or module:function of your own."),
+        click.option("--every", metavar="N", type=click.IntRange(min=1), help="Episodes whose number N divides."),
+        click.option("--episodes", metavar="LIST", help="0,250,-1 or 100:200:10 or 3.250 or all; they unite."),
+    ):
+        command = option(command)
+    return command
+
+
+def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON object an episode, on stdout."),
+        click.option("--tolerance", type=click.FloatRange(min=0), default=0.0, help="How far a reward may be off."),
+        click.option("--env", metavar="CODE", help="module:factory or file.py:factory that makes the env."),
+    ):
+        command = option(command)
+    return command
+
+
+@reenact.command()
+@_RUN
+@_selecting
+@click.option("--step-trigger", metavar="NAME", help="module:function; starts a clip after such env steps.")
+@click.option("--video-length", metavar="FRAMES", type=click.IntRange(min=0), default=0, help="Frames a clip.")
+@click.option("--video-folder", type=click.Path(path_type=Path), help="Where videos go.  [default: RUN/videos]")
+@click.option("--name-prefix", help="Of the videos' names.  [default: the run's name]")
+@click.option("--fps", type=float, help="Frames a second.  [default: the env's render_fps, else 30]")
+@click.option("--overwrite", is_flag=True, help="Replace files that were made from something else.")
+@click.option("--no-diverged", is_flag=True, help="Leave no marked video of a diverged replay.")
+@click.option("--lossless", is_flag=True, help="Pixel-exact video; larger, and not for browsers.")
+@_reexecuting
+def replay(run: Path | None, as_json: bool, no_diverged: bool, **options: Any) -> int:  # noqa: FBT001  # click's
+    """Make videos of chosen episodes of RUN (the newest under runs/), each compared with the log."""
+    from reenact import render  # noqa: PLC0415
+
+    with _Watcher(as_json=as_json) as watcher:
+        results = render.replay(_run(run), diverged=not no_diverged, observer=watcher, **options)
+    return _code(results)
+
+
+@reenact.command()
+@_RUN
+@_selecting
+@_reexecuting
+def verify(run: Path | None, as_json: bool, **options: Any) -> int:  # noqa: FBT001  # click's
+    """Re-execute and compare episodes of RUN without drawing; all of them unless told."""
+    from reenact import render  # noqa: PLC0415
+
+    with _Watcher(as_json=as_json, only_failures=True) as watcher:
+        results = render.verify(_run(run), observer=watcher, **options)
+    exact = sum(result.ok for result in results)
+    click.echo(f"{exact} of {len(results)} episodes exact", err=True)
+    return _code(results)
+
+
+@reenact.command()
+@click.argument("folder", default="runs", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
+def ls(folder: Path, as_json: bool) -> int:  # noqa: FBT001  # click's
+    """List the runs under FOLDER (runs/), the newest last."""
+    from reenact import listing  # noqa: PLC0415
+
+    found = listing.runs(folder)
+    if not found:
+        raise RunNotFoundError(f"no run lies under {folder}: record one, or try: reenact demo")
+    _print(found, "json" if as_json else "table")
+    return _EXACT
+
+
+@reenact.command()
+@_RUN
+@_selecting
+@click.option("--tail", metavar="N", type=click.IntRange(min=1), help="Only the last N.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object an episode.")
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
+def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **options: Any) -> int:  # noqa: FBT001  # click's
+    """Show the episodes of RUN (the newest under runs/) as a table."""
+    from reenact import listing  # noqa: PLC0415
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv: give one of them")
+    opened = _run(run)
+    rows = listing.episodes(opened, tail=tail, **options)
+    _print(rows, "json" if as_json else "csv" if as_csv else "table")
+    for line in listing.notes(opened):
+        click.echo(line, err=True)
+    return _EXACT
+
+
+@reenact.command()
+def demo() -> int:
+    """Record 501 CartPole episodes, then make videos of 0, 250 and 500; under a minute."""
+    from reenact import demo as room  # noqa: PLC0415
+
+    results = room.demo(lambda line: click.echo(line, err=True))
+    for result in results:
+        click.echo(result.error or f"episode {result.episode}: {result.verdict}, {result.path}")
+    return _code(results)
+
+
+def main() -> None:
+    """The console script `reenact`."""
+    reenact.main()
+
+
+def replay_main() -> None:
+    """The console script `replay`: `reenact replay`."""
+    _guarded(lambda: replay.main(prog_name="replay", standalone_mode=False))
+
+
+def _run(path: Path | None) -> Run:
+    from reenact.run import find_runs, open_run  # noqa: PLC0415
+
+    if path is not None:
+        return open_run(path)
+    found = find_runs(Path("runs"))
+    if not found:
+        raise RunNotFoundError("no run lies under runs/: give a run's folder, or try: reenact demo")
+    click.echo(f"run: {found[0]}", err=True)
+    return open_run(found[0])
+
+
+def _code(results: list[ReplayResult]) -> int:
+    if not results:
+        click.echo("no episode is selected", err=True)
+        return _NOT_EXACT
+    return _EXACT if all(result.ok for result in results) else _NOT_EXACT
+
+
+def _print(rows: list[dict[str, object]], form: str) -> None:
+    if form == "json":
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    if form == "csv":
+        import csv  # noqa: PLC0415
+
+        if rows:
+            writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        return
+    if not rows:
+        return
+    text = [list(rows[0])] + [["" if cell is None else str(cell) for cell in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
+    for line in text:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+class _Watcher:
+    """Prints results as they come, and a bar over frames when stderr is a terminal."""
+
+    def __init__(self, *, as_json: bool, only_failures: bool = False) -> None:
+        self._as_json, self._only_failures, self._bar = as_json, only_failures, None
+
+    def __enter__(self) -> _Watcher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+    def planned(self, frames: int) -> None:
+        if sys.stderr.isatty() and frames:
+            self._bar = click.progressbar(length=frames, label="frames", file=sys.stderr)
+            self._bar.render_progress()
+
+    def advanced(self, frames: int) -> None:
+        if self._bar is not None:
+            self._bar.update(frames)
+
+    def finished(self, result: ReplayResult) -> None:
+        if self._as_json:
+            click.echo(json.dumps(result.to_json()))
+            sys.stdout.flush()
+        if result.ok and self._only_failures:
+            return
+        if self._bar is not None:
+            click.echo("\r\033[K", nl=False, err=True)
+        name = f"episode {result.episode if result.episode is not None else result.address}"
+        what = f"{result.verdict}" + (", there already" if result.reused else "")
+        where = f" -> {result.path}" if result.path else ""
+        click.echo(f"{name}: {what}{where}" + (f" ({result.error})" if result.error else ""), err=True)
+        if self._bar is not None:
+            self._bar.render_progress()

@@ -1,0 +1,92 @@
+"""Runs and episodes as rows of plain values, for tables, CSV and JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import numpy as np
+
+from reenact.episode import finite
+from reenact.errors import DamagedError
+from reenact.run import Run, find_runs, open_run
+from reenact.selection import Episodes, Trigger, named_trigger, select
+from reenact.usercode import load
+
+
+def runs(folder: Path) -> list[dict[str, object]]:
+    """Lists the runs at or below a folder, the one last written last."""
+    found: list[dict[str, object]] = []
+    for path in reversed(find_runs(folder)):
+        size = round(sum(file.stat().st_size for file in path.glob("*.h5")) / 1e6, 3)
+        try:
+            run = open_run(path)
+        except DamagedError as error:
+            row = dict.fromkeys(("env", "episodes", "steps", "mean return"))
+            found.append({"run": str(path), **row, "MB": size, "state": f"unreadable: {error}"})
+            continue
+        segments = run.segments
+        states = {segment.state for segment in segments}
+        state = next(state for state in ("live", "killed", "closed") if state in states)
+        mean = float(run.returns.mean()) if len(run) else float("nan")
+        found.append(
+            {
+                "run": str(path),
+                "env": ",".join(sorted({segment.env_id for segment in segments})),
+                "episodes": len(run),
+                "steps": int(run.lengths.sum()),
+                "mean return": finite(round(mean, 3)),
+                "MB": size,
+                "state": state,
+            }
+        )
+    return found
+
+
+def episodes(
+    run: Run,
+    episodes: Episodes = None,
+    *,
+    every: int | None = None,
+    trigger: str | Trigger | None = None,
+    tail: int | None = None,
+) -> list[dict[str, object]]:
+    """Lists episodes of a run, from its table alone."""
+    if isinstance(trigger, str):
+        trigger = named_trigger(trigger) or load(trigger)
+    numbers = select(run, episodes, every=every, trigger=trigger)
+    numbers = numbers[-tail:] if tail else numbers
+    columns = {
+        "length": run.lengths,
+        "return": run.returns,
+        "elapsed": run.elapsed,
+        "ended": run.ended,
+        "started": run.started.astype("datetime64[ms]"),
+        "segment": run.segment_numbers,
+        "index": run.segment_indices,
+    }
+    seeds = run.seeds
+    info = {name: run.info(name) for name in run.info_keywords}
+    found = []
+    for number in numbers:
+        row: dict[str, object] = {
+            "episode": number,
+            "address": f"{columns['segment'][number]}.{columns['index'][number]}",
+            "ended": str(columns["ended"][number]),
+            "length": int(columns["length"][number]),
+            "return": finite(float(columns["return"][number])),
+            "seed": None if np.ma.getmaskarray(seeds)[number] else int(seeds[number]),
+            "elapsed": float(columns["elapsed"][number]),
+            "started": f"{columns['started'][number]}Z",
+        }
+        row |= {name: finite(float(values[number])) for name, values in info.items()}
+        found.append(row)
+    return found
+
+
+def notes(run: Run) -> list[str]:
+    """Says what the table can't: how much there is in all, what still runs, which segments were killed."""
+    lines = [f"{len(run)} episodes, {int(run.lengths.sum())} steps, in {len(run.segments)} segments of {run.path}"]
+    lines += [f"live: segment {e.segment} is {e.length} steps into an episode, return {e.return_:g} so far" for e in run.live]
+    killed = [str(segment.number) for segment in run.segments if segment.state == "killed"]
+    if killed:
+        lines.append(f"killed: segment {', '.join(killed)}; what was committed is above")
+    return lines
