@@ -62,6 +62,24 @@ class Column:
         return found
 
 
+class Slots:
+    """Two rows that are overwritten in turn, so that a kill in the middle of one leaves the other."""
+
+    def __init__(self, group: h5py.Group, name: str, dtype: np.dtype[Any]) -> None:
+        dataset = group.create_dataset(name, shape=(2,), dtype=dtype)
+        self._id, self._type, self.dtype = dataset.id, dataset.id.get_type(), dtype
+        self._memory = h5py.h5s.create_simple((1,))
+        self._files = [dataset.id.get_space() for _ in range(2)]
+        for number, space in enumerate(self._files):
+            space.select_hyperslab((number,), (1,))
+
+    def write(self, row: np.void, sequence: int) -> None:
+        """Seals a row and puts it where the last but one stood."""
+        row["sequence"] = sequence
+        sealed(row)
+        self._id.write(self._memory, self._files[sequence % 2], np.array([row], self.dtype), self._type)
+
+
 def sealed(row: np.void) -> None:
     """Sets the last field, `crc`, to the CRC-32 of all the bytes before it."""
     row["crc"] = crc32(row.tobytes()[:-4])
@@ -137,9 +155,8 @@ class SegmentWriter:
         self.heap = Column(file, layout.HEAP, np.dtype("u1"), (), layout.HEAP_CHUNK)
         self.row_dtype = layout.episode_row(len(leaves) + 1 + durations, info_keywords)
         self.episodes = Column(file, layout.EPISODES, self.row_dtype, (), layout.EPISODE_CHUNK)
-        self._open_dtype = layout.open_row(self.row_dtype)
-        self._open = file.create_dataset(layout.OPEN, shape=(2,), dtype=self._open_dtype)
-        self._status = file.create_dataset(layout.STATUS, shape=(2,), dtype=layout.STATUS_ROW)
+        self._open = Slots(file, layout.OPEN, layout.open_row(self.row_dtype))
+        self._status = Slots(file, layout.STATUS, layout.STATUS_ROW)
 
     @property
     def dead(self) -> bool:
@@ -158,23 +175,20 @@ class SegmentWriter:
         self.episodes.append(rows)
         self._sequence += 1
         self.committed_ns = max(self.committed_ns, time.time_ns())
-        slot = np.zeros((), self._open_dtype)[()]
-        slot["sequence"] = self._sequence
+        slot = np.zeros((), self._open.dtype)[()]
         if open_row is not None:
             slot["used"], slot["row"] = 1, open_row
-        sealed(slot)
-        self._open[self._sequence % 2] = slot
+        self._open.write(slot, self._sequence)
         self._write_status(closed=closed)
         self._file.flush()
 
     def _write_status(self, *, closed: bool) -> None:
         status = np.zeros((), layout.STATUS_ROW)[()]
         who = self._process
-        status["sequence"], status["pid"], status["started"] = self._sequence, who.pid, who.started
+        status["pid"], status["started"] = who.pid, who.started
         status["host"], status["boot"] = who.host.encode()[:64], who.boot.encode()[:40]
         status["heartbeat"], status["closed"] = self.committed_ns, closed
-        sealed(status)
-        self._status[self._sequence % 2] = status
+        self._status.write(status, self._sequence)
 
     def close(self) -> None:
         """Closes the file; everything has been committed before."""
