@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 STRICT = ("src", "tools", "examples")
 FOLDERS = (*STRICT, "tests")
 
-RUFF = ("ruff",)
-MYPY = ("mypy", "--no-error-summary")
-# import-linter has no `__main__`; this is what its console script calls.
-IMPORTS = ("importlinter.cli", "lint")
-PYTEST = ("pytest", "--cov", "--cov-report=term-missing:skip-covered")
+RUFF = ("-m", "ruff")
+MYPY = ("-m", "mypy", "--no-error-summary")
+# `-m` runs nothing of import-linter and succeeds; this is what its console script calls.
+IMPORTS = ("-c", "from importlinter.cli import lint_imports_command as main; main()", "--no-cache")
+PYTEST = ("-m", "pytest", "--cov", "--cov-report=term-missing:skip-covered")
 
 
 def present(folders: tuple[str, ...]) -> tuple[str, ...]:
@@ -39,11 +39,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def passes(name: str, module: str, *arguments: str) -> bool:
-    """Runs `python -m module …`, prints one line with its time, and its output only where it failed."""
+def passes(name: str, *arguments: str) -> bool:
+    """Runs this Python with the arguments; prints a line with its time, and its output only if it failed."""
     started = time.perf_counter()
     done = subprocess.run(
-        (sys.executable, "-m", module, *arguments),
+        (sys.executable, *arguments),
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -60,7 +60,7 @@ def passes(name: str, module: str, *arguments: str) -> bool:
 
 def main() -> int:
     """Runs the steps in order and returns the exit code: 0 if all passed, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--fast", action="store_true", help="leave pytest out")
     parser.add_argument("--fix", action="store_true", help="format and fix before checking")
     options = parser.parse_args()
@@ -68,8 +68,8 @@ def main() -> int:
     every, strict, tests = present(FOLDERS), present(STRICT), present(("tests",))
     if options.fix:
         # Fixes first: what they leave still wants formatting. What can't be fixed fails below.
-        subprocess.run((sys.executable, "-m", *RUFF, "check", "--fix", "--quiet", *every), cwd=ROOT, check=False)
-        subprocess.run((sys.executable, "-m", *RUFF, "format", "--quiet", *every), cwd=ROOT, check=False)
+        subprocess.run((sys.executable, *RUFF, "check", "--fix", "--quiet", *every), cwd=ROOT, check=False)
+        subprocess.run((sys.executable, *RUFF, "format", "--quiet", *every), cwd=ROOT, check=False)
 
     results = {
         "ruff format": passes("ruff format", *RUFF, "format", "--check", *every),
@@ -79,11 +79,11 @@ def main() -> int:
         "lint-imports": passes("lint-imports", *IMPORTS),
     }
     failed = [name for name, ok in results.items() if not ok]
-    print(f"failed before the tests: {', '.join(failed)}" if failed else "all passed before the tests", flush=True)
+    print(f"failed before the tests: {', '.join(failed)}" if failed else "all passed so far", flush=True)
     if options.fast:
         return int(bool(failed))
 
-    pytest = subprocess.run((sys.executable, "-m", *PYTEST), cwd=ROOT, env=environment(), check=False)
+    pytest = subprocess.run((sys.executable, *PYTEST), cwd=ROOT, env=environment(), check=False)
     return int(bool(failed) or pytest.returncode != 0)
 
 

@@ -1,0 +1,32 @@
+"""Reads a segment with h5py alone: the log is yours, with or without reenact.
+
+    python examples/inspect_with_h5py.py runs/cartpole-training/segment-00000.h5
+"""
+
+import json
+import sys
+from zlib import crc32
+
+import h5py
+
+ENDED = ("nothing", "terminated", "truncated", "interrupted", "errored")
+
+
+def main(path: str) -> None:
+    """Prints the segment's attributes and its first episodes."""
+    # a segment that is still being written, or whose writer was killed, opens with swmr=True
+    with h5py.File(path, "r", locking=False) as file:
+        print(f"format {file.attrs['format']} {file.attrs['version']}, run {file.attrs['run']}")
+        print(f"env {json.loads(file.attrs['recipe'])['id']}, recorded with {file.attrs['versions']}")
+        columns = json.loads(file.attrs["columns"])
+        for row in file["episodes"][:5]:
+            first, count = row["first_step"], row["n_actions"]
+            rewards = file["steps/reward"][first : first + count]
+            actions = file["steps/action/value"][first : first + count]
+            assert crc32(actions.tobytes()) == row["column_crcs"][columns.index("action/value")]
+            assert rewards.sum() == row["return"]
+            print(f"{ENDED[row['ended']]} after {row['length']} steps, return {row['return']}, {actions[:8]} …")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
