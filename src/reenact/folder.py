@@ -61,7 +61,12 @@ def join(run: Path, launch: Process, *, resume: bool) -> str:
     check_free(run, launch, resume=resume)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        mine = {"format": "reenact-run", "version": layout.VERSION, "run": str(uuid.uuid4()), "launch": asdict(launch)}
+        mine = {
+            "format": "reenact-run",
+            "version": layout.VERSION,
+            "run": str(uuid.uuid4()),
+            "launch": asdict(launch),
+        }
         found = _create(run / layout.RUN_FILE, mine)
         if found["launch"] != asdict(launch):
             check_free(run, launch, resume=resume)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import multiprocessing.util
 import os
 import socket
 import time
+import weakref
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 _LAUNCH_VARIABLE = "_REENACT_LAUNCH"
 STALE_S = 600.0
@@ -116,3 +119,28 @@ def _started(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+class Closable(Protocol):
+    """What can be closed more than once, and in the wrong process, without harm."""
+
+    def close(self) -> None:
+        """Closes it."""
+
+
+_closables: weakref.WeakSet[Closable] = weakref.WeakSet()
+_finalizer_pid = 0
+
+
+def close_at_exit(what: Closable) -> None:
+    """Has it closed when this process ends: `atexit` does not run in multiprocessing's workers."""
+    global _finalizer_pid  # noqa: PLW0603  # one a process: a forked child has to register anew
+    _closables.add(what)
+    if _finalizer_pid != os.getpid():
+        _finalizer_pid = os.getpid()
+        multiprocessing.util.Finalize(None, _close_all, exitpriority=100)
+
+
+def _close_all() -> None:
+    for what in list(_closables):
+        what.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextvars import ContextVar
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -20,6 +22,7 @@ from reenact import folder, jsontags, origin, recipe
 from reenact.codec import ActionCodec
 from reenact.layout import Ended
 from reenact.log import EpisodeLog
+from reenact.pending import as_float
 from reenact.process import this_launch
 from reenact.statistics import EpisodeStatistics
 
@@ -92,7 +95,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         if reseed not in (True, False, "never"):
             raise ValueError(f"reseed must be True, False or 'never', got {reseed!r}")
         self._stats_key, self._info_keywords = stats_key, tuple(info_keywords)
-        self._reseed, self._role = reseed, role
+        self._reseed = reseed
         self._seeds: np.random.SeedSequence | None = None
         self._statistics = EpisodeStatistics(buffer_length)
         self._said: set[str] = set()
@@ -101,14 +104,14 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         launch = this_launch()
         env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         self.run = folder.default_run(env_id, launch) if run is None else Path(run)
-        self._recipe, problems = recipe.take(env)
+        taken, problems = recipe.take(env)
         if not self._inert:
             folder.check_free(self.run, launch, resume=resume)
             for problem in problems:
                 self._say(f"episodes of this env can't be replayed as they are: {problem}")
         self._log = EpisodeLog(
             self.run,
-            self._header,
+            partial(_header, taken, env.action_space, env_id, role),
             ActionCodec(env.action_space),
             info_keywords=self._info_keywords,
             fingerprint_every=fingerprint_every,
@@ -117,41 +120,40 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             resume=resume,
             used_before=bool(getattr(env, "has_reset", False)),
         )
+        self._tape = self._log.tape
         weakref.finalize(self, self._log.close)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the env, and logs it."""
-        log = self._log
+        tape = self._tape
         # Only what has one fixed type takes the short way: immutable numbers are kept as they are, arrays as bytes.
-        kind = log.fast_type
+        kind = tape.fast_type
         if type(action) is not kind:
             if self._inert:
                 return self.env.step(action)
-            log.take(action)
+            self._log.take(action)
         elif kind is not np.ndarray:
-            log.actions.append(action)
-        elif action.dtype is log.fast_dtype and action.shape == log.fast_shape:
-            log.actions.append(action.tobytes())
+            tape.actions.append(action)
+        elif action.dtype is tape.fast_dtype and action.shape == tape.fast_shape:
+            tape.actions.append(action.tobytes())
         else:
-            log.take(action)
+            self._log.take(action)
         try:
             observation, reward, terminated, truncated, info = result = self.env.step(action)
         except BaseException as error:
-            log.raised(error, "step")
+            self._log.raised(error, "step")
             raise
-        log.rewards.append(reward if type(reward) is log.reward_type else log.number(reward))
-        if not log.running:
-            log.trailing()
-            return result
-        log.total += reward
-        log.length = length = log.length + 1
+        rewards = tape.rewards
+        rewards.append(reward if type(reward) is tape.reward_type else self._log.number(reward))
         if terminated or truncated:
             self._end(observation, Ended.TERMINATED if terminated else Ended.TRUNCATED, info)
-        elif length == log.next_tick:
-            log.tick(observation)
+        elif len(rewards) == tape.due:
+            self._log.tick(observation)
         return result
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Resets the env, and logs what the next episode can be started again from."""
         if self._inert:
             return self.env.reset(seed=seed, options=options)
@@ -164,24 +166,37 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         elif seed is not None:
             self._seeds = None if self._reseed is not True else np.random.SeedSequence(abs(int(seed)))
         state = None
+        rng = None
         if seed is None:
             state = origin.capture_rng(self.env, create=self._reseed != "never")
+            rng = getattr(self.env.unwrapped, "_np_random", None)
         log.begin(seed, details, state)
         try:
-            observation, info = result = self.env.reset(seed=seed, options=options)
+            observation, _ = result = self.env.reset(seed=seed, options=options)
         except BaseException as error:
             log.raised(error, "reset")
             raise
         log.started(observation)
         self.episode_start_time = time.perf_counter()
         log.start_clock(self.episode_start_time)
-        del info
+        if rng is not None and rng is not self.env.unwrapped._np_random:  # noqa: SLF001  # the property would make one
+            self._say(
+                f"{type(self.env.unwrapped).__name__} replaces its random generator when it is reset without a seed, so "
+                "the state logged before such a reset does not restore it: seed the resets, or pass reseed=True"
+            )
         return result
 
     def _end(self, observation: Any, ended: Ended, info: dict[str, Any]) -> None:
         log = self._log
+        if not log.running:
+            log.tick(observation)  # a step after the end
+            return
         elapsed = round(time.perf_counter() - self.episode_start_time, 6)
-        values = tuple(map(_number, map(info.get, self._info_keywords))) if self._info_keywords else ()
+        values = (
+            tuple(as_float(info.get(name, math.nan)) for name in self._info_keywords)
+            if self._info_keywords
+            else ()
+        )
         log.end(ended, elapsed, values, observation)
         self._statistics.add(log.total, log.length, elapsed)
         if self._stats_key in info:
@@ -234,29 +249,15 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         """The env steps since the last reset."""
         return self._log.length
 
-    def _header(self) -> dict[str, str | int]:
-        text = jsontags.dumps(self._recipe)
-        try:
-            space = jsontags.dumps(self.env.action_space)
-        except TypeError:  # a space of the user's own: a replay takes the rebuilt env's
-            space = "null"
-        return {
-            "recipe": text,
-            "signature": recipe.sign(text),
-            "versions": json.dumps(recipe.versions(self._recipe)),
-            "env_id": self._recipe["id"] or type(self.env.unwrapped).__name__,
-            "action_space": space,
-            "role": self._role,
-            "batch_width": 1,
-        }
-
     def _options(self, options: dict[str, Any]) -> Any:
+        """Returns reset options as tagged JSON has them: a copy, which the caller can't change any more."""
         try:
-            jsontags.dumps(options)
-        except TypeError as error:
-            self._say(f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed")
+            return json.loads(jsontags.dumps(options))
+        except (TypeError, ValueError, RecursionError) as error:
+            self._say(
+                f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed"
+            )
             return {"$unloggable": str(error)}
-        return json.loads(json.dumps(options)) if _is_plain(options) else jsontags.loads(jsontags.dumps(options))
 
     def _next_seed(self) -> int:
         """Child k of the sequence that the caller's last seed began, as a 31-bit seed."""
@@ -271,13 +272,24 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             warnings.warn(f"reenact: {text}", UserWarning, stacklevel=3)
 
 
-def _is_plain(value: object) -> bool:
-    return json.dumps(json.loads(jsontags.dumps(value))) == jsontags.dumps(value)
+def _header(
+    recipe_: dict[str, Any], action_space: gym.Space[Any], env_id: str, role: str
+) -> dict[str, str | int]:
+    """Returns the attributes of a recorder's segments.
 
-
-def _number(value: object) -> float:
-    """Returns an info value as float64, NaN where it is missing or no number."""
+    It is no method: what the log keeps of its recorder would keep the recorder from being collected.
+    """
+    text = jsontags.dumps(recipe_)
     try:
-        return float(np.asarray(value, np.float64).reshape(()))
-    except (TypeError, ValueError):
-        return float("nan")
+        space = jsontags.dumps(action_space)
+    except TypeError:  # a space of the user's own: a replay takes the rebuilt env's
+        space = "null"
+    return {
+        "recipe": text,
+        "signature": recipe.sign(text),
+        "versions": json.dumps(recipe.versions(recipe_)),
+        "env_id": env_id,
+        "action_space": space,
+        "role": role,
+        "batch_width": 1,
+    }

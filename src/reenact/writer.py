@@ -35,7 +35,9 @@ class Column:
     (evidence: storage, Layout).
     """
 
-    def __init__(self, group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], chunk: int) -> None:
+    def __init__(
+        self, group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], chunk: int
+    ) -> None:
         dataset = group.create_dataset(
             name, shape=(0, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype
         )
@@ -145,10 +147,13 @@ class SegmentWriter:
         actions = file.create_group(layout.ACTION_GROUP)
         # a nested leaf's path has "/" in it; dataset names have "." instead, so that no groups nest
         self.actions = [
-            Column(actions, path.replace("/", "."), dtype, shape, layout.STEP_CHUNK) for path, dtype, shape in leaves
+            Column(actions, path.replace("/", "."), dtype, shape, layout.STEP_CHUNK)
+            for path, dtype, shape in leaves
         ]
         self.reward = Column(file, layout.REWARD, np.dtype("<f8"), (), layout.STEP_CHUNK)
-        self.duration = Column(file, layout.DURATION, np.dtype("<f4"), (), layout.STEP_CHUNK) if durations else None
+        self.duration = (
+            Column(file, layout.DURATION, np.dtype("<f4"), (), layout.STEP_CHUNK) if durations else None
+        )
         self.fingerprints = Column(file, layout.FINGERPRINTS, layout.FINGERPRINT_ROW, (), layout.SIDE_CHUNK)
         self.kinds = Column(file, layout.KINDS, layout.KIND_ROW, (), layout.SIDE_CHUNK)
         self.states = Column(file, layout.STATES, layout.STATE_ROW, (), layout.SIDE_CHUNK)
@@ -204,7 +209,9 @@ class SegmentWriter:
         self._dead = True
         _open_writers.discard(self)
         self._detach()
-        with contextlib.suppress(Exception):  # whatever HDF5 says of the handle now, the file is out of its reach
+        with contextlib.suppress(
+            Exception
+        ):  # whatever HDF5 says of the handle now, the file is out of its reach
             self._file.close()
 
     def _detach(self) -> None:

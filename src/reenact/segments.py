@@ -1,0 +1,501 @@
+"""The segments that one recorder fills: the block of steps that waits, and the commits that write it.
+
+Everything dear (encoding, checksums, rows) is done here, a block at a time, when a commit is due.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import operator
+import os
+import time
+import warnings
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from reenact import folder, layout
+from reenact.codec import ActionCodec, DoesNotFit, Leaf
+from reenact.errors import RunError
+from reenact.layout import Ended
+from reenact.pending import Entry, Heap, as_float, row_packer
+from reenact.process import Process, close_at_exit, this_launch, this_process
+from reenact.tape import Tape
+from reenact.writer import SegmentWriter
+
+
+RETRY_S = 5.0
+"""After an error of the disk, a new segment is tried at a reset, so many seconds later at the earliest."""
+_KINDS_KEPT = 1024
+_FEW = 64  # additions, below which NumPy's own start costs more than it saves
+_MAX_WIDENINGS = 8
+"""In one commit: values that no one dtype holds (2**60 beside 0.5) would widen a column to and fro for ever."""
+
+
+class SegmentLog:
+    """What a recorder has not committed yet, and the segments that it commits to.
+
+    Args:
+        run: the run's folder.
+        header: makes the segments' attributes, when the first one is made.
+        codec: of the env's action space.
+        info_keywords: names of the info values kept.
+        fingerprint_every: env steps between fingerprints; 0: only the first and the last.
+        durations: whether step durations are kept.
+        flush_seconds: a commit is due after so many.
+        resume: whether the run of an earlier launch may be continued.
+        used_before: whether the env had been reset before it was recorded.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        header: Callable[[], dict[str, str | int]],
+        codec: ActionCodec,
+        *,
+        info_keywords: tuple[str, ...],
+        fingerprint_every: int,
+        durations: bool,
+        flush_seconds: float,
+        resume: bool,
+        used_before: bool,
+    ) -> None:
+        self.run, self._make_header, self._codec = run, header, codec
+        self._info_keywords, self._every, self._durations = info_keywords, fingerprint_every, durations
+        self._flush_seconds, self._resume, self._used_before = flush_seconds, resume, used_before
+        self._writer: SegmentWriter | None = None
+        self._predecessor, self._gap = -1, False
+        self._suspended_until = 0.0
+        self._closed = False
+        self._pid = os.getpid()
+        self._last_end_time = 0
+        self._attributes: dict[str, str | int] = {}
+        self.tape = Tape()
+        self.running = False
+        # of the episode, as far as `_settle` has got
+        self._length = 0
+        self._total: Any = 0.0
+        self._settled = 0  # in tape.rewards
+        self._plain = True  # whether all rewards that are not settled are floats
+        self._leaves: list[list[Any]] = [self.tape.actions, *([] for _ in codec.leaves[1:])]
+        self._step_durations: list[float] = []
+        self._kind: str | None = None
+        self._runs: list[tuple[int, str, tuple[np.dtype[Any] | None, ...]]] = []
+        self._runs_done = 0
+        self._base = 0  # row of the current segment at which the lists begin
+        self._pending: list[Entry] = []
+        self._open: Entry | None = None
+        self._kind_refs: dict[str, tuple[int, int, int]] = {}
+        self._deadline = math.inf
+        self._suspension_said = False
+        self._started_at = 0.0
+
+    # ---- segments
+
+    def _start_segment(self) -> None:
+        """Makes the first segment, or the next one after an error.
+
+        Raises:
+            RunError: the first one can't be made; later ones are tried again.
+        """
+        first = self._predecessor < 0 and not self._gap
+        launch = this_launch()
+        try:
+            run_id = folder.join(self.run, launch, resume=self._resume)
+            if not self._attributes:
+                self._attributes = self._make_header()
+            self._open_segment(run_id, launch, self._codec)
+        except (
+            Exception
+        ) as error:  # h5py raises OSError, RuntimeError, ValueError and KeyError alike for a full disk
+            if not first:
+                self._suspend(error)
+            elif isinstance(error, RunError):
+                raise
+            else:
+                raise RunError(f"can't record into {self.run}: {error}: give another run=") from error
+        else:
+            self._suspension_said = False
+
+    def _open_segment(self, run_id: str, launch: Process, codec: ActionCodec) -> None:
+        columns = [leaf.path.replace("/", ".") for leaf in codec.leaves]
+        header: dict[str, str | int] = {
+            "format": layout.FORMAT,
+            "version": layout.VERSION,
+            "run": run_id,
+            "launch": launch.id,
+            "created": time.time_ns(),
+            "predecessor": self._predecessor,
+            "gap": int(self._gap),
+            "used_before": int(self._used_before),
+            "columns": json.dumps(
+                [*(f"action/{name}" for name in columns), "reward", *(["duration"] * self._durations)]
+            ),
+            "info_keywords": json.dumps(self._info_keywords),
+            "fingerprint_every": self._every,
+            **self._attributes,
+        }
+        self._writer = SegmentWriter(
+            self.run,
+            header,
+            [_described(leaf) for leaf in codec.leaves],
+            info_keywords=self._info_keywords,
+            durations=self._durations,
+            process=this_process(),
+        )
+        self._run_id, self._launch = run_id, launch
+        self._predecessor, self._gap = self._writer.number, False
+        self._pack_row = row_packer(self._writer.row_dtype)
+        self._kind_refs = {}
+        self._deadline = time.perf_counter() + self._flush_seconds
+        close_at_exit(self)
+
+    def flush(self) -> None:
+        """Commits what there is, now."""
+        if self._pid == os.getpid():
+            self.commit()
+
+    def close(self) -> None:
+        """Commits, and closes the segment; more calls do nothing."""
+        if self._closed or self._pid != os.getpid():
+            return
+        self.commit(closing=True)
+        self._closed = True
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except Exception as error:  # HDF5 wants to write once more, and the disk is full
+                self._suspend(error)
+            self._writer = None
+
+    def commit(self, *, closing: bool = False) -> None:
+        """Writes the block. An error of the disk ends the segment, is told once, and training goes on."""
+        if self._pid != os.getpid():
+            self._leave_parent()
+        if self._writer is None:
+            self._drop()
+            return
+        self._align(len(self.tape.rewards))
+        try:
+            for _ in range(_MAX_WIDENINGS):
+                try:
+                    self._commit(self._writer, closing=closing)
+                    return
+                except DoesNotFit as misfit:
+                    self._widen(self._writer, misfit)
+            raise ValueError("no type of column holds all the actions exactly")  # noqa: TRY301  # as any other error
+        except Exception as error:  # as in _start_segment
+            self._suspend(error)
+        except BaseException as error:  # Ctrl-C with half a block written: it must not be written twice
+            self._suspend(error)
+            raise
+
+    def _suspend(self, error: BaseException) -> None:
+        """Gives the segment up. What was committed stays; a new segment is tried at a later reset."""
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
+        self._gap = True
+        self._drop()
+        if not isinstance(error, Exception):
+            return
+        self._suspended_until = time.monotonic() + RETRY_S
+        if not self._suspension_said:
+            self._suspension_said = True
+            warnings.warn(
+                f"reenact: logging into {self.run} stopped at {time.strftime('%H:%M:%S')}: {error}; training goes on "
+                "without a log, what was committed stays readable, and a new segment is tried at the next resets",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _align(self, count: int) -> None:
+        """Cuts what a failure between two appends left in one list and not in the others."""
+        for entries in (*self._leaves, self.tape.rewards):
+            del entries[count:]
+        if self._durations:
+            del self._step_durations[count:]
+            self._step_durations += [math.nan] * (count - len(self._step_durations))
+
+    @property
+    def length(self) -> int:
+        """Env steps since the last reset, up to the end."""
+        return self._length + (len(self.tape.rewards) - self._settled if self.running else 0)
+
+    @property
+    def total(self) -> Any:
+        """The sum of rewards since the last reset, up to the end: step by step, in the rewards' own type."""
+        if self.running:
+            self._settle()
+        return self._total
+
+    def _settle(self) -> None:
+        """Brings length and sum of the running episode up to the last reward."""
+        rewards = self.tape.rewards
+        fresh = rewards[self._settled :]
+        if not fresh:
+            return
+        if self._plain and len(fresh) > _FEW:
+            # one addition after another in float64, as `+=` does it, at a fifth of the price
+            sums = np.add.accumulate(np.array([self._total, *fresh], np.float64))
+            self._total = float(sums[-1]) if type(fresh[-1]) is type(self._total) is float else sums[-1]
+        else:
+            self._total = functools.reduce(operator.add, fresh, self._total)
+            self._plain = self.tape.reward_type is not None and issubclass(self.tape.reward_type, float)
+            self._plain = self._plain and isinstance(self._total, float)
+        self._length += len(fresh)
+        self._settled = len(rewards)
+
+    def _drop(self) -> None:
+        """Lets go of what can't be written, so that a training without a disk doesn't fill the memory."""
+        if self.running:
+            self._settle()
+        for entries in self._leaves:
+            entries.clear()
+        self.tape.rewards.clear()
+        self._settled = 0
+        self._step_durations.clear()
+        self._pending.clear()
+        self._base = 0
+        self._runs, self._runs_done, self._kind = [], 0, None
+        self.tape.stop_fast()
+        if self._open is not None:  # its beginning is lost: it must not look whole in the next segment
+            self._open = Entry(0)
+
+    def _leave_parent(self) -> None:
+        """In a forked child: what the parent recorded is the parent's; this process starts a segment of its own."""
+        self._pid = os.getpid()
+        self._writer = None
+        self._used_before, self._predecessor, self._gap = True, -1, False
+        self._open = None
+        self.running = False
+        self._drop()
+        self._closed = False
+
+    def _elapsed(self) -> float:
+        return round(time.perf_counter() - self._started_at, 6) if self.running else 0.0
+
+    # ---- commits
+
+    def _commit(self, writer: SegmentWriter, *, closing: bool) -> None:
+        count = len(self.tape.rewards)
+        self._split_runs()
+        encoded = [self._encode(index, entries) for index, entries in enumerate(self._leaves)]  # may not fit
+        heap = Heap(writer.heap.rows)
+        columns: list[np.ndarray] = [
+            heap.column(entries) if isinstance(entries, list) else entries for entries in encoded
+        ]
+        columns.append(np.array(array("d", self.tape.rewards)))  # array is NumPy's faster at lists
+        stored = [*writer.actions, writer.reward]
+        if writer.duration is not None:
+            columns.append(np.array(self._step_durations, np.float32))
+            stored.append(writer.duration)
+        self._write_kinds(writer, heap)
+        views = [
+            memoryview(column.view(np.uint8).reshape(-1)) if count else memoryview(b"") for column in columns
+        ]
+        widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
+        rows, prints, states = bytearray(), bytearray(), bytearray()
+        committed_rows = writer.episodes.rows
+        for number, entry in enumerate(self._pending):
+            self._advance(writer, entry, committed_rows + number, (views, widths), (heap, prints, states))
+            rows += self._pack(entry, heap)
+        open_row = None
+        if self._open is not None:
+            entry = self._open
+            entry.length, entry.total, entry.elapsed = self.length, as_float(self.total), self._elapsed()
+            entry.n_actions = self._base + count - entry.first_step
+            entry.ended, entry.end_time = Ended.INTERRUPTED, max(self._last_end_time, time.time_ns())
+            self._advance(
+                writer, entry, committed_rows + len(self._pending), (views, widths), (heap, prints, states)
+            )
+            open_row = np.frombuffer(self._pack(entry, heap), writer.row_dtype)[0]
+        for column, data in zip(stored, columns, strict=True):
+            column.append(data)
+        writer.heap.append(np.frombuffer(heap.data, np.uint8))
+        writer.fingerprints.append(np.frombuffer(prints, layout.FINGERPRINT_ROW))
+        writer.states.append(np.frombuffer(states, layout.STATE_ROW))
+        writer.flush()
+        writer.commit_rows(np.frombuffer(rows, writer.row_dtype), open_row, closed=closing)
+        views.clear()
+        self._base += count
+        for entries in self._leaves:
+            entries.clear()
+        self.tape.rewards.clear()
+        self._settled = 0
+        self._step_durations.clear()
+        self._pending.clear()
+        self._trim_runs()
+        self._deadline = time.perf_counter() + self._flush_seconds
+
+    def _encode(self, index: int, entries: Sequence[Any]) -> np.ndarray | list[bytes]:
+        """Makes a column's rows of a leaf's entries; a JSON leaf's go to the heap."""
+        leaf = self._codec.leaves[index]
+        if leaf.is_json:
+            return list(entries)
+        pieces = []
+        bounds = [max(0, first - self._base) for first, _, _ in self._runs]
+        for number, (_, _, dtypes) in enumerate(self._runs):
+            end = bounds[number + 1] if number + 1 < len(bounds) else len(entries)
+            if end > bounds[number]:
+                dtype = dtypes[index]
+                assert dtype is not None
+                pieces.append(self._codec.encode(index, entries[bounds[number] : end], dtype))
+        if len(pieces) == 1:
+            return np.ascontiguousarray(pieces[0])
+        return np.concatenate(pieces) if pieces else np.zeros((0, *leaf.shape), leaf.dtype)
+
+    def _split_runs(self) -> None:
+        """Gives Python ints beyond 64 bits, which came the short way, the kind that the long way gives them."""
+        if not self._codec.leaves[0].is_number or len(self._leaves) != 1:
+            return
+        runs = []
+        for number, (first, kind, dtypes) in enumerate(self._runs):
+            runs.append((first, kind, dtypes))
+            if kind != '"int"':
+                continue
+            end = (
+                self._runs[number + 1][0] if number + 1 < len(self._runs) else self._base + len(self.tape.actions)
+            )
+            for at in range(max(first, self._base), end):
+                if not -(2**63) <= self.tape.actions[at - self._base] < 2**63:
+                    taken = self._codec.take(self.tape.actions[at - self._base])
+                    self.tape.actions[at - self._base] = taken.entries[0]
+                    runs += [(at, taken.kind, taken.dtypes), (at + 1, kind, dtypes)]
+        self._runs = runs
+
+    def _write_kinds(self, writer: SegmentWriter, heap: Heap) -> None:
+        rows = np.zeros(len(self._runs) - self._runs_done, layout.KIND_ROW)
+        for row, (first, kind, _) in zip(rows, self._runs[self._runs_done :], strict=True):
+            ref = self._kind_refs.get(kind)
+            if ref is None:
+                ref = heap.add(kind.encode())
+                if len(self._kind_refs) < _KINDS_KEPT:
+                    self._kind_refs[kind] = ref
+            row["step"], row["kind"] = first, ref
+            row["crc"] = crc32(row.tobytes()[:-4])
+        self._first_run_row = writer.kinds.rows - self._runs_done
+        writer.kinds.append(rows)
+        self._runs_done = len(self._runs)
+
+    def _advance(
+        self,
+        writer: SegmentWriter,
+        entry: Entry,
+        row: int,
+        steps: tuple[list[memoryview], list[int]],
+        side: tuple[Heap, bytearray, bytearray],
+    ) -> None:
+        """Brings an episode's checksums and side tables up to what this commit writes."""
+        views, widths = steps
+        heap, prints, states = side
+        if not entry.crcs:
+            entry.crcs = [0] * (len(views) + 1)
+            entry.first_fingerprint = (
+                writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
+            )
+            entry.first_state = writer.states.rows + len(states) // layout.STATE_ROW.itemsize
+        if entry.kind < 0:
+            kind = 0
+            while kind + 1 < len(self._runs) and self._runs[kind + 1][0] <= entry.first_step:
+                kind += 1
+            if entry.n_actions:
+                entry.kind = self._first_run_row + kind
+        first, end = (
+            entry.first_step + entry.steps_done - self._base,
+            entry.first_step + entry.n_actions - self._base,
+        )
+        for index, (view, width) in enumerate(zip(views, widths, strict=True)):
+            entry.crcs[index] = crc32(view[first * width : end * width], entry.crcs[index])
+        entry.steps_done = entry.n_actions
+        fresh = entry.fingerprints[entry.fingerprints_done :].tobytes()
+        entry.crcs[-1] = crc32(fresh, entry.crcs[-1])
+        prints += fresh
+        entry.fingerprints_done = len(entry.fingerprints)
+        for step, kind_of_state, data in entry.states[entry.states_done :]:
+            state = np.zeros((), layout.STATE_ROW)[()]
+            state["episode"], state["step"], state["kind"] = row, step, kind_of_state
+            state["data"] = heap.add(data)
+            state["crc"] = crc32(state.tobytes()[:-4])
+            states += state.tobytes()
+        entry.states_done = len(entry.states)
+        if entry.details and (entry.details_ref is None or entry.ended is Ended.ERRORED):
+            entry.details_ref = heap.add(json.dumps(entry.details, separators=(",", ":")).encode())
+
+    def _pack(self, entry: Entry, heap: Heap) -> bytes:
+        label = heap.add(entry.label.encode()) if entry.label else (0, 0, 0)
+        info = entry.info or (math.nan,) * len(self._info_keywords)
+        packed = self._pack_row(
+            entry.first_step, entry.length, entry.n_actions, entry.seed, entry.ended, entry.total, entry.elapsed,
+            entry.end_time, -1, *label, *(entry.details_ref or (0, 0, 0)), entry.first_fingerprint,
+            len(entry.fingerprints) // 2, max(0, entry.kind), entry.first_state, len(entry.states), *info,
+            *entry.crcs, 0,
+        )  # fmt: skip  # one line a group of fields, in the table's order
+        return packed[:-4] + crc32(packed[:-4]).to_bytes(4, "little")
+
+    def _trim_runs(self) -> None:
+        """Forgets the kinds that nothing uncommitted is in."""
+        first = self._open.first_step if self._open is not None else self._base
+        keep = 0
+        while keep + 1 < len(self._runs) and self._runs[keep + 1][0] <= first:
+            keep += 1
+        self._runs, self._runs_done = self._runs[keep:], self._runs_done - keep
+
+    def _widen(self, writer: SegmentWriter, misfit: DoesNotFit) -> None:
+        """Goes on in a new segment whose column holds the value, taking the uncommitted episodes along."""
+        dtypes = [leaf.dtype for leaf in self._codec.leaves]
+        dtypes[misfit.leaf] = misfit.dtype
+        codec = ActionCodec(self._codec.space, dtypes)
+        moved = [*self._pending, *([self._open] if self._open else [])]
+        first = min((entry.first_step for entry in moved), default=self._base)
+        old = [*writer.actions, writer.reward, *([writer.duration] if writer.duration else [])]
+        carried = [column.read(first, self._base) for column in old]
+        json_leaves = [leaf.is_json for leaf in codec.leaves]
+        heap_bytes = (
+            writer.heap.read(0, writer.heap.rows) if any(json_leaves) and first < self._base else None
+        )
+        writer.commit_rows(np.zeros(0, writer.row_dtype), None, closed=True)
+        writer.close()
+        self._open_segment(self._run_id, self._launch, codec)
+        fresh = self._writer
+        assert fresh is not None
+        new = [*fresh.actions, fresh.reward, *([fresh.duration] if fresh.duration else [])]
+        heap = Heap(0)
+        for index, (column, rows) in enumerate(zip(new, carried, strict=True)):
+            if index < len(json_leaves) and json_leaves[index] and heap_bytes is not None:
+                rows = heap.column(
+                    [heap_bytes[r["offset"] : r["offset"] + r["length"]].tobytes() for r in rows]
+                )  # noqa: PLW2901  # moved
+            column.append(rows.astype(column.dtype))
+        fresh.heap.append(np.frombuffer(heap.data, np.uint8))
+        self._codec = codec
+        self._base -= first
+        self._runs = [(max(0, start - first), kind, dtypes_) for start, kind, dtypes_ in self._runs]
+        self._runs_done = 0
+        for entry in moved:
+            entry.first_step -= first
+            entry.crcs, entry.kind, entry.steps_done, entry.fingerprints_done, entry.states_done = (
+                [],
+                -1,
+                0,
+                0,
+                0,
+            )
+            entry.details_ref = None
+            if entry.first_step < self._base:  # its rows are in the new segment already: their CRCs, now
+                count = self._base - entry.first_step
+                entry.crcs = [
+                    crc32(column.read(entry.first_step, self._base).tobytes()) for column in new
+                ] + [0]
+                entry.first_fingerprint = entry.first_state = 0
+                entry.steps_done = count
+
+
+def _described(leaf: Leaf) -> tuple[str, np.dtype[Any], tuple[int, ...]]:
+    return leaf.path, leaf.dtype, leaf.shape
