@@ -121,7 +121,14 @@ class Reexecution:
             observation = _reset(self.env, self._start, data.options)
         except ReenactError:
             raise
-        except Exception as error:  # the env may raise anything; whether it should have is the verdict's matter
+        except gym.error.DependencyNotInstalled as error:
+            if data.error is None:
+                raise  # it says what to install, and nothing about the episode
+            check.raised(0, error, "reset")
+            return
+        except (
+            Exception
+        ) as error:  # the env may raise anything; whether it should have is the verdict's matter
             check.raised(0, error, "reset")
             return
         check.observation(0, observation)
@@ -130,6 +137,11 @@ class Reexecution:
         for step, action in enumerate(data.actions, 1):
             try:
                 observation, reward, terminated, truncated, _ = self.env.step(action)
+            except gym.error.DependencyNotInstalled as error:
+                if data.error is None:
+                    raise
+                check.raised(step, error, "step")
+                return
             except Exception as error:  # as above
                 check.raised(step, error, "step")
                 return
@@ -203,7 +215,9 @@ class _Check:
         expected = self._data.error
         at_its_step = expected is not None and (where == "reset" or step == self._data.length + 1)
         if expected is None or expected.type != name or expected.where != where or not at_its_step:
-            self.differs(step, "error", expected.type if expected and at_its_step else None, f"{name}: {error}")
+            self.differs(
+                step, "error", expected.type if expected and at_its_step else None, f"{name}: {error}"
+            )
 
 
 def _reset(env: Env, start: Origin, options: dict[str, Any] | None) -> object:
@@ -258,6 +272,4 @@ NEEDS_CHAIN = (
 def describe(divergence: Divergence) -> str:
     """Says a divergence in one line."""
     after = f"began after step {divergence.since}" if divergence.since >= 0 else "began at the reset"
-    return (
-        f"{divergence.field} at step {divergence.step}: expected {divergence.expected}, got {divergence.got} ({after})"
-    )
+    return f"{divergence.field} at step {divergence.step}: expected {divergence.expected}, got {divergence.got} ({after})"

@@ -1,28 +1,22 @@
-"""The job: a selection -> films -> re-execution -> videos and results. Alone in knowing paths and episodes both.
-
-A film is what one video shows: frames of one episode, or of several in a row for a clip.
-"""
+"""The job: a selection -> films -> re-execution -> videos and results. Alone in knowing paths and episodes both."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
-from reenact import recipe, usercode, video
-from reenact.episode import Divergence, ReplayResult, finite
-from reenact.errors import ReenactError, ReplayError, SelectionError, VideoError
-from reenact.reexecute import NEEDS_CHAIN, Reexecution, Stage, describe
-from reenact.run import Episode, Run, open_run
-from reenact.selection import ClipTrigger, Episodes, Trigger, named_trigger, select
+from reenact import filming, films, recipe, usercode, video
+from reenact.episode import ReplayResult
+from reenact.errors import ReenactError, SelectionError
+from reenact.films import Film
+from reenact.run import Run, open_run
+from reenact.selection import Episodes, Trigger, named_trigger, select
 
-BANNER = "DIVERGED: not what happened"
 RunLike = Run | str | PathLike[str]
 
 
@@ -37,36 +31,6 @@ class Observer(Protocol):
 
     def finished(self, result: ReplayResult) -> None:
         """One episode or clip is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Frames [first, end) of an episode; frame 0 is the reset's."""
-
-    episode: Episode
-    first: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Film:
-    """What one video shows."""
-
-    name: str
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    folder: Path
-    prefix: str
-    fps: float | None
-    factory: recipe.EnvFactory | None
-    env_name: str | None
-    tolerance: float
-    overwrite: bool
-    diverged: bool
-    lossless: bool
 
 
 def replay(  # noqa: PLR0913  # one keyword an option of the command
@@ -132,27 +96,30 @@ def replay(  # noqa: PLR0913  # one keyword an option of the command
         if clip is not None and not picks_given
         else select(opened, episodes, every=every, trigger=picked, default=capped_cubic_video_schedule)
     )
+    prefix = name_prefix if name_prefix is not None else opened.name
+    if not prefix or Path(prefix).name != prefix:
+        raise SelectionError(f"name_prefix must be a plain name, got {prefix!r}")
     factory = usercode.load(env) if isinstance(env, str) else env
-    options = _Options(
+    options = filming.Options(
         folder=Path(video_folder) if video_folder is not None else opened.folder / "videos",
-        prefix=name_prefix if name_prefix is not None else opened.name,
         fps=fps,
         factory=factory,
-        env_name=env if isinstance(env, str) else None if env is None else getattr(env, "__qualname__", repr(env)),
+        env_name=env
+        if isinstance(env, str)
+        else None
+        if env is None
+        else getattr(env, "__qualname__", repr(env)),
         tolerance=_checked_tolerance(tolerance),
         overwrite=overwrite,
         diverged=diverged,
         lossless=lossless,
     )
-    if Path(options.prefix).name != options.prefix:
-        raise SelectionError(f"name_prefix must be a plain name, got {options.prefix!r}")
     if clip is None and video_length == 0:
-        films: Iterable[Film] = [_whole(opened[number], options.prefix) for number in numbers]
-        total = sum(part.end for film in films for part in film.parts)
+        wanted = [films.whole(opened[number], prefix) for number in numbers]
     else:
-        films = list(_clips(opened, clip, set(numbers), video_length, options.prefix))
-        total = sum(part.end - part.first for film in films for part in film.parts)
-    return _each(films, total, observer, lambda film, tell: _film(film, options, tell))
+        wanted = list(films.clips(opened, clip, set(numbers), video_length, prefix))
+    total = sum(part.end - part.first for film in wanted for part in film.parts)
+    return _each(wanted, total, observer, lambda film, tell: filming.make(film, options, tell))
 
 
 def verify(
@@ -171,261 +138,39 @@ def verify(
     factory = usercode.load(env) if isinstance(env, str) else env
     tolerance = _checked_tolerance(tolerance)
     total = int(opened.lengths[numbers].sum()) + len(numbers)
-    films = (_whole(opened[number], "") for number in numbers)
+    wanted = (films.whole(opened[number], "") for number in numbers)
 
-    def one(film: Film, tell: Callable[[int], None]) -> ReplayResult:
+    def one(film: Film, tell: filming.Tell) -> ReplayResult:
         episode = film.parts[0].episode
-        with _reexecution(episode, factory, tolerance, render=False) as run:
-            for _ in run:
+        with filming.reexecution(episode, factory, tolerance, render=False) as reexecution:
+            for _ in reexecution:
                 tell(1)
-        return _result(film, tolerance, run.divergence, origin=episode.origins[0].name)
+        return filming.result_of(film, tolerance, reexecution.divergence, origin=episode.origins[0].name)
 
-    return _each(films, total, observer, one)
+    return _each(wanted, total, observer, one)
 
 
 def _each(
-    films: Iterable[Film],
+    wanted: Iterable[Film],
     total: int,
     observer: Observer | None,
-    make: Callable[[Film, Callable[[int], None]], ReplayResult],
+    make: Callable[[Film, filming.Tell], ReplayResult],
 ) -> list[ReplayResult]:
     """Makes one film after another; what refuses one of them becomes its result."""
     results = []
     if observer is not None:
         observer.planned(total)
-    for film in films:
+    for film in wanted:
         try:
             result = make(film, observer.advanced if observer is not None else lambda _: None)
         except gym.error.DependencyNotInstalled as error:
-            result = _refused(film, f"the env needs a package that is not installed: {error}")
+            result = filming.refused(film, f"the env needs a package that is not installed: {error}")
         except ReenactError as error:
-            result = _refused(film, str(error))
+            result = filming.refused(film, str(error))
         results.append(result)
         if observer is not None:
             observer.finished(result)
     return results
-
-
-# ---- what to film
-
-
-def _whole(episode: Episode, prefix: str) -> Film:
-    name = f"{prefix}-episode-{episode.number}"
-    return Film(name, (Part(episode, 0, episode.length + 1),))
-
-
-def _clips(
-    run: Run, step_trigger: Trigger | None, numbers: set[int], video_length: int, prefix: str
-) -> Iterator[Film]:
-    """Finds the clips that `RecordVideo` would have filmed, one env instance after another."""
-    segments = run.segments
-    follows = {segment.predecessor: segment.number for segment in segments if segment.predecessor >= 0 and not segment.gap}
-    suffix = len(segments) > 1
-    for segment in segments:
-        if segment.predecessor >= 0 and not segment.gap:
-            continue
-        camera = ClipTrigger(step_trigger, numbers.__contains__ if numbers else None, video_length)
-        name: str | None = None
-        parts: list[Part] = []
-        at: int | None = segment.number
-        while at is not None:
-            for episode, trailing in run.timeline(at):
-                first = 0
-                for frame in range(episode.length + 1):
-                    # a trigger may start a new clip under the very frame that another one would have had
-                    clip = camera.reset(episode.number) if frame == 0 else camera.step()
-                    if clip != name:
-                        if name is not None:
-                            yield from _cut(prefix, name, parts, episode, (first, frame), suffix, segment.number)
-                        name, parts, first = clip, [], frame
-                if name is not None:
-                    parts.append(Part(episode, first, episode.length + 1))
-                camera.skip(trailing)
-            at = follows.get(at)
-        if name is not None:
-            yield _clip_film(prefix, name, parts, suffix, segment.number)
-
-
-def _cut(
-    prefix: str, name: str, parts: list[Part], episode: Episode, frames: tuple[int, int], suffix: bool, segment: int
-) -> Iterator[Film]:
-    if frames[1] > frames[0]:
-        parts = [*parts, Part(episode, *frames)]
-    if parts:
-        yield _clip_film(prefix, name, parts, suffix, segment)
-
-
-def _clip_film(prefix: str, name: str, parts: list[Part], suffix: bool, segment: int) -> Film:
-    tail = f"-{segment}" if suffix and name.startswith("step") else ""
-    return Film(f"{prefix}-{name}{tail}", tuple(parts))
-
-
-# ---- filming
-
-
-@contextlib.contextmanager
-def _reexecution(
-    episode: Episode, factory: recipe.EnvFactory | None, tolerance: float, *, render: bool
-) -> Iterator[Reexecution]:
-    """Puts an episode on its stage.
-
-    Raises:
-        ReplayError: it has nothing to start from.
-        RecipeError: its env can't be rebuilt.
-        DamagedError: its log is damaged.
-    """
-    data = episode.data()
-    if not data.origins:
-        raise ReplayError(NEEDS_CHAIN)
-    stage = Stage(episode.stage.recipe, episode.stage.signature, factory)
-    first = episode.run.first_reset(episode.segment) if render else None
-    with stage.open("rgb_array" if render else None) as env:
-        yield Reexecution(env, data, data.origins[0], render=render, tolerance=tolerance, first=first)
-
-
-def _film(film: Film, options: _Options, tell: Callable[[int], None]) -> ReplayResult:
-    path = options.folder / f"{film.name}.mp4"
-    source = _source(film, options)
-    found = video.read_comment(path) if path.is_file() else None
-    if found is not None and found.get("source") == source and found.get("verdict") == "exact":
-        tell(sum(part.end - part.first for part in film.parts))
-        frames = found.get("frames")
-        made = _result(film, options.tolerance, None, origin=str(found.get("origin")))
-        return replace(made, path=str(path), frames=frames if isinstance(frames, int) else 0, reused=True)
-    if path.exists() and not options.overwrite:
-        return _refused(film, f"{path} is there already and was made from something else: --overwrite replaces it")
-    agreed: dict[str, int] = {}
-    result = _attempt(film, options, path, source, tell, agreed, mark=False)
-    if result.divergence is None or not options.diverged:
-        return result
-    # Frames went out before it was known from where they can't be trusted: film it again with the banner.
-    return _attempt(film, options, path, source, lambda _: None, agreed, mark=True)
-
-
-def _attempt(
-    film: Film,
-    options: _Options,
-    path: Path,
-    source: dict[str, object],
-    tell: Callable[[int], None],
-    agreed: dict[str, int],
-    *,
-    mark: bool,
-) -> ReplayResult:
-    """Films once.
-
-    Unless told to mark it, a diverged film leaves no file but notes for each episode's address the last step
-    that agreed. Told to, it burns in a banner from there on, and the file's name says so.
-    """
-    writer: video.VideoWriter | None = None
-    difference: Divergence | None = None
-    try:
-        for part in film.parts:
-            address = part.episode.address
-            with _reexecution(part.episode, options.factory, options.tolerance, render=True) as run:
-                for at, frame in enumerate(run):
-                    if not part.first <= at < part.end:
-                        continue  # a clip's verdict needs the whole episode, its video only a part
-                    if writer is None:
-                        fps = options.fps or run.env.metadata.get("render_fps") or 30
-                        writer = video.VideoWriter(options.folder, video.Encoding(fps=fps, lossless=options.lossless))
-                    marked = mark and (run.divergence is not None or at > agreed.get(address, at))
-                    writer.write(video.draw_banner(frame, BANNER) if marked else frame)
-                    tell(1)
-            if run.divergence is not None:
-                difference = difference or run.divergence
-                agreed[address] = run.divergence.since
-        result = _result(film, options.tolerance, difference, origin=film.parts[0].episode.origins[0].name)
-        if writer is None:
-            return result
-        result = replace(result, frames=writer.frames)
-        if difference is not None and not mark:
-            return replace(result, frames=0)
-        if result.verdict != "exact":
-            path = path.with_name(f"{path.stem}-{result.verdict}.mp4")
-        comment = {**_provenance(film, result), "source": source}
-        ours = path.is_file() and (video.read_comment(path) or {}).get("source") == source
-        try:
-            writer.finish(path, title=path.stem, comment=comment, overwrite=options.overwrite or ours)
-        except VideoError as error:
-            return replace(result, frames=0, error=str(error))
-        return replace(result, path=str(path))
-    finally:
-        if writer is not None:
-            writer.abandon()
-
-
-# ---- what to say of it
-
-
-def _source(film: Film, options: _Options) -> dict[str, object]:
-    """Returns what a video is made from, and how: equal for a video that need not be made again."""
-    return {
-        "run": film.parts[0].episode.run.uuid,
-        "frames": [[part.episode.address, part.first, part.end] for part in film.parts],
-        "fps": options.fps,
-        "lossless": options.lossless,
-        "env": options.env_name,
-        "tolerance": options.tolerance,
-    }
-
-
-def _provenance(film: Film, result: ReplayResult) -> dict[str, object]:
-    episode = film.parts[0].episode
-    return {
-        "made_by": "reenact",
-        "run_name": episode.run.name,
-        "episode": result.episode,
-        "address": result.address,
-        "seed": result.seed,
-        "return": finite(result.return_),
-        "length": result.length,
-        "ended": episode.ended,
-        "origin": result.origin,
-        "verdict": result.verdict,
-        "frames": result.frames,
-        "recorded_with": episode.attributes.get("versions"),
-        "replayed_with": recipe.versions({"modules": []}),
-    }
-
-
-def _result(film: Film, tolerance: float, difference: Divergence | None, origin: str) -> ReplayResult:
-    episode = film.parts[0].episode
-    many = {part.episode.address: part.episode for part in film.parts}
-    return ReplayResult(
-        episode=episode.number,
-        address=episode.address,
-        verdict="diverged" if difference is not None else "tolerated" if tolerance else "exact",
-        origin=origin,
-        length=sum(part.length for part in many.values()),
-        return_=episode.return_ if len(many) == 1 else sum(part.return_ for part in many.values()),
-        seed=episode.seed,
-        divergence=difference,
-        error=None if difference is None else f"the replay diverged: {describe(difference)}",
-        tolerance=tolerance,
-        episodes=tuple(many),
-    )
-
-
-def _refused(film: Film, why: str) -> ReplayResult:
-    episode = film.parts[0].episode
-    return ReplayResult(
-        episode=episode.number,
-        address=episode.address,
-        verdict="impossible",
-        length=episode.length,
-        return_=episode.return_,
-        seed=_seed_or_none(episode),
-        error=why,
-        episodes=tuple(dict.fromkeys(part.episode.address for part in film.parts)),
-    )
-
-
-def _seed_or_none(episode: Episode) -> int | None:
-    try:
-        return episode.seed
-    except ReenactError:  # the details are damaged: that is what the result says already
-        return None
 
 
 def _opened(run: RunLike) -> Run:
