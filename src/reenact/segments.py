@@ -235,21 +235,27 @@ class SegmentLog:
             self._settle()
         return self._total
 
-    def _settle(self) -> None:
-        """Brings length and sum of the running episode up to the last reward."""
+    def _settle(self, column: np.ndarray | None = None) -> None:
+        """Brings length and sum of the running episode up to the last reward.
+
+        Args:
+            column: all of the tape's rewards in float64, where that has been made already.
+        """
         rewards = self.tape.rewards
-        fresh = rewards[self._settled :]
-        if not fresh:
+        count = len(rewards) - self._settled
+        if count == 0:
             return
-        if self._plain and len(fresh) > _FEW:
+        if self._plain and count > _FEW:
+            fresh = np.array(array("d", rewards[self._settled :])) if column is None else column[self._settled :].copy()
+            fresh[0] += self._total
             # one addition after another in float64, as `+=` does it, at a fifth of the price
-            sums = np.add.accumulate(np.array([self._total, *fresh], np.float64))
-            self._total = float(sums[-1]) if type(fresh[-1]) is type(self._total) is float else sums[-1]
+            total = np.add.accumulate(fresh)[-1]
+            self._total = float(total) if type(rewards[-1]) is type(self._total) is float else total
         else:
-            self._total = functools.reduce(operator.add, fresh, self._total)
+            self._total = functools.reduce(operator.add, rewards[self._settled :], self._total)
             self._plain = self.tape.reward_type is not None and issubclass(self.tape.reward_type, float)
             self._plain = self._plain and isinstance(self._total, float)
-        self._length += len(fresh)
+        self._length += count
         self._settled = len(rewards)
 
     def _drop(self) -> None:
@@ -285,13 +291,15 @@ class SegmentLog:
 
     def _commit(self, writer: SegmentWriter, *, closing: bool) -> None:
         count = len(self.tape.rewards)
-        self._split_runs()
-        encoded = [self._encode(index, entries) for index, entries in enumerate(self._leaves)]  # may not fit
+        encoded = self._encode_all()  # may not fit
         heap = Heap(writer.heap.rows)
         columns: list[np.ndarray] = [
             heap.column(entries) if isinstance(entries, list) else entries for entries in encoded
         ]
-        columns.append(np.array(array("d", self.tape.rewards)))  # array is NumPy's faster at lists
+        rewards = np.array(array("d", self.tape.rewards))  # array is faster than NumPy at lists
+        if self.running:
+            self._settle(rewards)
+        columns.append(rewards)
         stored = [*writer.actions, writer.reward]
         if writer.duration is not None:
             columns.append(np.array(self._step_durations, np.float32))
@@ -333,6 +341,13 @@ class SegmentLog:
         self._pending.clear()
         self._trim_runs()
         self._deadline = time.perf_counter() + self._flush_seconds
+
+    def _encode_all(self) -> list[np.ndarray | list[bytes]]:
+        try:
+            return [self._encode(index, entries) for index, entries in enumerate(self._leaves)]
+        except OverflowError:  # an int beyond 64 bits
+            self._split_runs()
+            return [self._encode(index, entries) for index, entries in enumerate(self._leaves)]
 
     def _encode(self, index: int, entries: Sequence[Any]) -> np.ndarray | list[bytes]:
         """Makes a column's rows of a leaf's entries; a JSON leaf's go to the heap."""
