@@ -8,6 +8,7 @@ comes from the local registry or from a package in `TABLE`, its wrappers from Gy
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import hmac
 import importlib
@@ -16,6 +17,7 @@ import os
 import platform
 import secrets
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -56,7 +58,7 @@ TABLE = {
 }
 """Id prefix to the package that registers such ids: what a stranger's log may have imported."""
 
-_TRUSTED = frozenset({"gymnasium", "stable_baselines3", *(name.partition(".")[0] for name in TABLE.values())})
+_TRUSTED = frozenset({"gymnasium", *(name.partition(".")[0] for name in TABLE.values())})
 
 _WITHOUT_EFFECT = frozenset(
     {
@@ -72,6 +74,9 @@ _WITHOUT_EFFECT = frozenset(
 )
 """Wrappers that change no transition; a replay leaves them out."""
 
+_RESERVED = frozenset({"id", "render_mode", "max_episode_steps", "disable_env_checker"})
+"""What `gymnasium.make` takes for itself: no recipe has these among the env's kwargs."""
+
 _OUTLIVES_RESETS = frozenset(
     {
         "gymnasium.wrappers.stateful_observation:NormalizeObservation",
@@ -85,7 +90,7 @@ def take(env: Env) -> tuple[dict[str, Any], list[str]]:
     """Writes down how an env is rebuilt.
 
     Returns:
-        The recipe, and a line for each thing in it that a replay won't be able to follow. Recipes with
+        The recipe, to be written with `jsontags.dumps`, and a line for each thing in it that a replay won't be able to follow. Recipes with
         such lines are logged all the same: `--env` can stand in.
     """
     problems: list[str] = []
@@ -93,7 +98,9 @@ def take(env: Env) -> tuple[dict[str, Any], list[str]]:
     spec = base.spec
     recipe: dict[str, Any] = {"id": None, "entry_point": None, "kwargs": {}, "modules": [], "wrappers": []}
     if spec is None:
-        problems.append(f"{_name(type(base))} was made without gymnasium.make: replay with --env module:factory")
+        problems.append(
+            f"{_name(type(base))} was made without gymnasium.make: replay with --env module:factory"
+        )
     else:
         recipe["id"] = spec.id
         recipe["entry_point"] = _entry_point(spec.entry_point, problems)
@@ -106,7 +113,9 @@ def take(env: Env) -> tuple[dict[str, Any], list[str]]:
         if name.endswith(":Autoreset"):
             problems.append(f"Autoreset hides its resets from a recorder above it: {_WAY_OUT}")
         if name in _OUTLIVES_RESETS:
-            problems.append(f"{type(wrapper).__name__} keeps state across resets that no replay has: {_WAY_OUT}")
+            problems.append(
+                f"{type(wrapper).__name__} keeps state across resets that no replay has: {_WAY_OUT}"
+            )
         saved = getattr(wrapper, "_saved_kwargs", None)
         entry: dict[str, Any] = {"entry_point": name, "kwargs": None}
         if isinstance(saved, dict):
@@ -116,6 +125,13 @@ def take(env: Env) -> tuple[dict[str, Any], list[str]]:
         if "<locals>" in name:
             problems.append(f"{type(wrapper).__name__} is defined inside a function: {_WAY_OUT}")
         recipe["wrappers"].append(entry)
+    named = _modules(recipe)
+    if "__main__" in named:
+        problems.append(
+            "a part of it is defined in the training script itself: move that to a module of its own, or replay with "
+            "--env path/to/script.py:factory"
+        )
+    recipe["paths"] = sorted({folder for name in named if (folder := _own_folder(name)) is not None})
     return recipe, problems
 
 
@@ -141,7 +157,7 @@ def sign(text: str) -> str:
 
 def is_mine(text: str, signature: str) -> bool:
     """Whether this user signed the recipe's text."""
-    return hmac.compare_digest(sign(text), signature)
+    return hmac.compare_digest(sign(text).encode(), signature.encode("utf-8", "surrogatepass"))
 
 
 def rebuild(text: str, *, mine: bool, render_mode: str | None) -> Env:
@@ -156,11 +172,10 @@ def rebuild(text: str, *, mine: bool, render_mode: str | None) -> Env:
         UntrustedError: it would import what a stranger's log may not.
         RecipeError: it can't be followed, or the env has no such render mode.
     """
-    try:
-        raw = json.loads(text)
-        wrappers, env_id = raw["wrappers"], raw["id"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"the log's recipe is damaged ({error}): replay with --env module:factory") from error
+    raw = _checked(text)
+    env_id, wrappers = raw["id"], raw["wrappers"]
+    if mine:  # from where they were, after all that is importable anyway
+        sys.path += [path for path in raw.get("paths", []) if path not in sys.path]
 
     def load(name: str) -> object:
         return _load(name, mine=mine)
@@ -170,12 +185,18 @@ def rebuild(text: str, *, mine: bool, render_mode: str | None) -> Env:
     spec = _spec(raw, mine=mine)
     for wrapper in wrappers:
         if wrapper["kwargs"] is None:
-            raise RecipeError(f"{wrapper['entry_point']} did not record its arguments: replay with --env module:factory")
+            raise RecipeError(
+                f"{wrapper['entry_point']} did not record its arguments: replay with --env module:factory"
+            )
+    if raw["kwargs"] is None:
+        raise RecipeError(f"{env_id}'s arguments could not be kept: replay with --env module:factory")
     bare = EnvSpec(spec.id, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True)
     kwargs = _read(raw["kwargs"], load)
     modes = _render_modes(spec)
     if render_mode is not None and modes is not None and render_mode not in modes:
-        raise RecipeError(f"{env_id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}")
+        raise RecipeError(
+            f"{env_id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}"
+        )
     env = gym.make(bare, render_mode=render_mode, **kwargs) if render_mode else gym.make(bare, **kwargs)
     inner = [_name(type(wrapper)) for wrapper in reversed(list(_wrappers(env)))]
     if inner == [wrapper["entry_point"] for wrapper in wrappers[: len(inner)]]:
@@ -183,9 +204,35 @@ def rebuild(text: str, *, mine: bool, render_mode: str | None) -> Env:
     for wrapper in wrappers:
         made: Any = load(wrapper["entry_point"])
         if not (isinstance(made, type) and issubclass(made, gym.Wrapper)):
-            raise RecipeError(f"{wrapper['entry_point']} is no gymnasium.Wrapper: replay with --env module:factory")
+            raise RecipeError(
+                f"{wrapper['entry_point']} is no gymnasium.Wrapper: replay with --env module:factory"
+            )
         env = made(env, **_read(wrapper["kwargs"], load))
     return env
+
+
+def _checked(text: str) -> dict[str, Any]:
+    """Reads a recipe, and makes sure of its form."""
+    try:
+        raw = json.loads(text)
+        sound = (
+            (raw["id"] is None or isinstance(raw["id"], str))
+            and isinstance(raw["kwargs"], dict | None)
+            and all(isinstance(wrapper["entry_point"], str) for wrapper in raw["wrappers"])
+            and all(isinstance(wrapper["kwargs"], dict | None) for wrapper in raw["wrappers"])
+            and all(isinstance(name, str) for name in [*raw["modules"], *raw.get("paths", [])])
+            and not _RESERVED.intersection(raw["kwargs"] or {})
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RecipeError(
+            f"the log's recipe is damaged ({error}): replay with --env module:factory"
+        ) from error
+    if not sound:
+        raise RecipeError(
+            "the log's recipe is damaged (a part is of another kind): replay with --env module:factory"
+        )
+    found: dict[str, Any] = raw
+    return found
 
 
 def _spec(raw: dict[str, Any], *, mine: bool) -> EnvSpec:
@@ -218,18 +265,27 @@ def _spec(raw: dict[str, Any], *, mine: bool) -> EnvSpec:
 
 def _load(name: str, *, mine: bool) -> object:
     module, _, qualified = name.partition(":")
-    if not mine and module.partition(".")[0] not in _TRUSTED:
+    if not module or not qualified:
+        raise RecipeError(
+            f"the log's recipe names {name!r}, expected module:name: replay with --env module:factory"
+        )
+    # a package's __main__ is a program: importing it runs it
+    if not mine and (module.partition(".")[0] not in _TRUSTED or "__main__" in module):
         raise UntrustedError(
             f"this log was not recorded by you, and would import {name!r}: replay with --env module:factory"
         )
     if module == "__main__":
-        raise RecipeError(f"{name} is defined in the training script: replay with --env path/to/script.py:factory")
+        raise RecipeError(
+            f"{name} is defined in the training script: replay with --env path/to/script.py:factory"
+        )
     try:
         found: Any = importlib.import_module(module)
         for part in qualified.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise RecipeError(f"{name} can't be imported here ({error}): replay with --env module:factory") from error
+        raise RecipeError(
+            f"{name} can't be imported here ({error}): replay with --env module:factory"
+        ) from error
     if not mine and getattr(found, "__module__", None) != module:
         raise UntrustedError(f"this log was not recorded by you, and {name!r} is not what it says")
     if not mine and not (isinstance(found, type) and issubclass(found, gym.Wrapper)):
@@ -268,12 +324,46 @@ def _name(found: type) -> str:
     return f"{found.__module__}:{found.__qualname__}"
 
 
+def _modules(recipe: dict[str, Any]) -> set[str]:
+    """Returns the modules that a recipe names, wherever in it."""
+    names = [
+        *recipe["modules"],
+        *(wrapper["entry_point"].partition(":")[0] for wrapper in recipe["wrappers"]),
+    ]
+    if recipe["entry_point"]:
+        names.append(recipe["entry_point"].partition(":")[0])
+    arguments = [recipe["kwargs"], *(wrapper["kwargs"] for wrapper in recipe["wrappers"])]
+    parts = [json.loads(jsontags.dumps(arguments))]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            parts += part.values()
+            if isinstance(part.get("$callable"), str):
+                names.append(part["$callable"].partition(":")[0])
+        elif isinstance(part, list):
+            parts += part
+    return {name.partition(".")[0] for name in names}
+
+
+def _own_folder(package: str) -> str | None:
+    """Returns the folder that the user's own module was imported from; None for an installed one."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file is None or package == "__main__":
+        return None
+    path = Path(file).resolve()
+    folder = path.parent.parent if path.name == "__init__.py" else path.parent
+    installed = {Path(found).resolve() for found in sysconfig.get_paths().values()}
+    return None if installed & {folder, *folder.parents} else str(folder)
+
+
 def _entry_point(entry_point: object, problems: list[str]) -> str | None:
     if isinstance(entry_point, str):
         return entry_point
     name = jsontags.callable_name(entry_point)
     if name is None:
-        problems.append(f"its entry point {entry_point!r} can't be imported: replay with --env module:factory")
+        problems.append(
+            f"its entry point {entry_point!r} can't be imported: replay with --env module:factory"
+        )
     return name
 
 
@@ -285,10 +375,11 @@ def _arguments(
         if key in leave_out:
             continue
         try:
-            kept[key] = json.loads(jsontags.dumps(value))
+            jsontags.dumps(value)
         except TypeError as error:
             problems.append(f"{owner}'s argument {key}={value!r:.60} can't be kept ({error}): {_WAY_OUT}")
             return None
+        kept[key] = copy.deepcopy(value)  # as it is now: the log's header is written later
     return kept
 
 
