@@ -24,9 +24,10 @@ if TYPE_CHECKING:
         VideoError,
         VideoExistsError,
     )
+    from reenact.logged import Episode
     from reenact.recorder import Recorder
     from reenact.render import replay, verify
-    from reenact.run import Episode, Run, Segment, open_run
+    from reenact.run import Run, Segment, open_run
 
 _HOMES = {
     "Divergence": "episode",
@@ -48,7 +49,7 @@ _HOMES = {
     "Recorder": "recorder",
     "replay": "render",
     "verify": "render",
-    "Episode": "run",
+    "Episode": "logged",
     "Run": "run",
     "Segment": "run",
     "open_run": "run",

@@ -11,17 +11,19 @@ Contract. An action space has one leaf for each part that is no Dict or Tuple, e
 The *kind* of an action says in what types it was given: Python int, float, bool; NumPy scalar or array
 with dtype and shape; lists and tuples of these; dicts and tuples for the composite spaces. `restore`
 gives back the same types with the same bits. What a column can't hold exactly raises `DoesNotFit`, with
-a dtype that can. What has no place in the columns at all (None, a string for a Discrete, a wrong
-structure) becomes a kind that holds the value itself, as tagged JSON.
+a dtype that holds it and all that the column holds already: widening never narrows, so it ends. What has
+no place in the columns at all (None, a string for a Discrete, a wrong structure, a number that no such
+dtype holds) becomes a kind that holds the value itself, as tagged JSON.
 
-Does *not* round-trip: subclasses of list, tuple, dict and ndarray come back as their base; strides and
-memory order of arrays; a torch or jax tensor comes back as a NumPy array. Whatever tagged JSON can't
-carry either comes back as its `repr` and is flagged (`Taken.lossy`).
+Does *not* round-trip: strides and memory order of arrays; and, flagged in `Taken.lossy`: subclasses of
+int, list, tuple, dict and ndarray come back as their base, a torch or jax tensor as a NumPy array, and
+whatever tagged JSON can't carry either as its `repr`.
 """
 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -94,6 +96,9 @@ class Taken:
     lossy: str | None = None
 
 
+_TYPECODES = {array(code).itemsize: code for code in "bhiq"}
+
+
 class _NoPlace(Exception):  # noqa: N818  # a signal within this module
     """The action's structure is not the space's."""
 
@@ -142,7 +147,8 @@ class ActionCodec:
         leaves = leaves_of(space)
         if dtypes is not None:
             leaves = tuple(
-                Leaf(leaf.path, dtype, leaf.shape, leaf.space) for leaf, dtype in zip(leaves, dtypes, strict=True)
+                Leaf(leaf.path, dtype, leaf.shape, leaf.space)
+                for leaf, dtype in zip(leaves, dtypes, strict=True)
             )
         self.leaves = leaves
 
@@ -152,19 +158,21 @@ class ActionCodec:
         dtypes: list[Dtype | None] = []
         notes: list[str] = []
         try:
-            kind = self._take(self.space, action, entries, dtypes, notes)
-        except (_NoPlace, ValueError, TypeError, OverflowError):
+            kind = json.dumps(self._take(self.space, action, entries, dtypes, notes), separators=(",", ":"))
+        except Exception:  # noqa: BLE001  # whatever an object of the user's own raises when it is looked at
             return self._constant(action)
-        return Taken(json.dumps(kind, separators=(",", ":")), tuple(dtypes), tuple(entries), "; ".join(notes) or None)
+        return Taken(kind, tuple(dtypes), tuple(entries), "; ".join(dict.fromkeys(notes)) or None)
 
     def _constant(self, action: object) -> Taken:
         lossy = None
         try:
             value = json.loads(jsontags.dumps(action))
-        except (TypeError, ValueError, RecursionError):
-            value = repr(action)
+        except Exception:  # noqa: BLE001  # as above
+            value = _text_of(action)
             lossy = f"{type(action).__module__}.{type(action).__qualname__} is kept as text only"
-        entries = tuple(b"" if leaf.is_json else 0 if leaf.is_number else bytes(_size(leaf)) for leaf in self.leaves)
+        entries = tuple(
+            b"" if leaf.is_json else 0 if leaf.is_number else bytes(_size(leaf)) for leaf in self.leaves
+        )
         dtypes = tuple(None if leaf.is_json else leaf.dtype for leaf in self.leaves)
         return Taken(json.dumps({"value": value}, separators=(",", ":")), dtypes, entries, lossy)
 
@@ -180,11 +188,13 @@ class ActionCodec:
             if not isinstance(action, Mapping) or set(action) != set(space.keys()):
                 raise _NoPlace
             kinds = {key: self._take(sub, action[key], entries, dtypes, notes) for key, sub in space.items()}
+            _note_base(action, dict, notes)
             order = list(action)
             return {"dict": kinds} if order == list(kinds) else {"dict": kinds, "order": order}
         if isinstance(space, spaces.Tuple):
             if not isinstance(action, tuple | list) or len(action) != len(space.spaces):
                 raise _NoPlace
+            _note_base(action, tuple if isinstance(action, tuple) else list, notes)
             items = [self._take(sub, a, entries, dtypes, notes) for sub, a in zip(space, action, strict=True)]
             return {"items": items, "in": "tuple" if isinstance(action, tuple) else "list"}
         leaf = self.leaves[len(entries)]
@@ -194,6 +204,8 @@ class ActionCodec:
             return "jsonable"
         kind, array = _numbers(action, notes)
         if array.size != int(np.prod(leaf.shape, dtype=int)) or array.dtype.kind not in "biuf":
+            raise _NoPlace
+        if not _fits(leaf.dtype, array) and _wider(leaf.dtype, array) is None:
             raise _NoPlace
         if leaf.is_number:
             entries.append(array.reshape(())[()])
@@ -209,20 +221,28 @@ class ActionCodec:
             An array of shape (len(entries), *leaf.shape) in the column's dtype.
 
         Raises:
-            DoesNotFit: the column can't hold one of them exactly.
+            DoesNotFit: the column can't hold one of them exactly, and a wider one can.
+            OverflowError: no column can hold them; `take` gives no such entries.
         """
         leaf = self.leaves[index]
         if leaf.is_number:
+            if dtype.kind in "iu" and leaf.dtype.kind == "i":
+                try:  # array refuses what doesn't fit, in half the time that NumPy takes to look
+                    return np.frombuffer(array(_TYPECODES[leaf.dtype.itemsize], entries), leaf.dtype)
+                except OverflowError:
+                    pass
             given = np.array(entries, dtype)
         else:
             given = np.frombuffer(b"".join(entries), dtype).reshape(len(entries), *leaf.shape)
         if given.dtype == leaf.dtype:
             return given
-        with np.errstate(all="ignore"):
-            column = given.astype(leaf.dtype)
-            if _same_bits(column.astype(given.dtype), given):
-                return column
-        raise DoesNotFit(index, _wider(leaf.dtype, given))
+        if _fits(leaf.dtype, given):
+            with np.errstate(all="ignore"):
+                return given.astype(leaf.dtype)
+        wider = _wider(leaf.dtype, given)
+        if wider is None:
+            raise OverflowError(f"no column of {leaf.path} holds {given.dtype} values beside {leaf.dtype} ones")
+        raise DoesNotFit(index, wider)
 
     def restore(self, kind: str, rows: Sequence[Any]) -> Any:
         """Puts an action together.
@@ -234,12 +254,12 @@ class ActionCodec:
         Raises:
             ValueError: the kind and the rows don't go together.
         """
-        parsed = _parse_kind(kind)
-        if isinstance(parsed, dict) and "value" in parsed:
-            return jsontags.loads(json.dumps(parsed["value"]))
         try:
+            parsed = _parse_kind(kind)
+            if isinstance(parsed, dict) and "value" in parsed:
+                return jsontags.loads(json.dumps(parsed["value"]))
             return self._restore(self.space, parsed, iter(rows))
-        except (KeyError, TypeError, StopIteration, IndexError, AttributeError) as error:
+        except Exception as error:  # the kind may be anybody's: nothing it does goes further than here
             raise ValueError(f"the log names an unknown kind of action: {kind[:80]}") from error
 
     def _restore(self, space: spaces.Space[Any], kind: Any, rows: Any) -> Any:
@@ -252,7 +272,11 @@ class ActionCodec:
         row = next(rows)
         if kind == "jsonable":
             return space.from_jsonable([json.loads(row)])[0]
-        return _from_numbers(kind, np.asarray(row).reshape(-1), [0])
+        flat, at = np.asarray(row).reshape(-1), [0]
+        found = _from_numbers(kind, flat, at)
+        if at[0] != flat.size:
+            raise ValueError("a kind for fewer numbers than there are")
+        return found
 
 
 @lru_cache(maxsize=1024)
@@ -268,16 +292,39 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.tobytes() == b.tobytes()
 
 
-def _wider(column: Dtype, given: np.ndarray) -> Dtype:
-    if given.dtype.kind == "f":
-        if column.kind == "f":
-            return max(column, given.dtype, key=lambda dtype: dtype.itemsize)
-        return np.dtype("<f8") if given.dtype.itemsize <= 8 else given.dtype  # noqa: PLR2004  # float64's size
-    if column.kind == "f":
-        return np.dtype("<f8") if given.size == 0 or int(np.abs(given).max()) <= 2**53 else given.dtype
-    if given.dtype == np.dtype("u8") and given.max() > np.iinfo("i8").max:
-        return np.dtype("<u8")
-    return np.dtype("<i8")
+def _fits(column: Dtype, given: np.ndarray) -> bool:
+    """Whether a column gives back every value to the bit."""
+    if given.dtype == column:
+        return True
+    with np.errstate(all="ignore"):
+        return _same_bits(given.astype(column).astype(given.dtype), given)
+
+
+def _wider(column: Dtype, given: np.ndarray) -> Dtype | None:
+    """Returns a dtype for the given values and for whatever the column may hold already; None: there is none."""
+    for name in ("<i8", "<u8", "<f8"):
+        wider = np.dtype(name)
+        if wider != column and _holds_all(wider, column) and _fits(wider, given):
+            return wider
+    return None
+
+
+def _holds_all(wider: Dtype, column: Dtype) -> bool:
+    # NumPy calls int64 to float64 safe; beyond 2**53 it isn't
+    big = column.kind in "iu" and column.itemsize == 8  # noqa: PLR2004  # 64 bits
+    return np.can_cast(column, wider, "safe") and not (big and wider.kind == "f")
+
+
+def _note_base(value: object, base: type, notes: list[str]) -> None:
+    if type(value) is not base:
+        notes.append(f"{type(value).__module__}.{type(value).__qualname__} is kept as {base.__name__}")
+
+
+def _text_of(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001  # the user's own __repr__
+        return f"<{type(value).__qualname__}>"
 
 
 def _to_jsonable(space: spaces.Space[Any], action: object) -> bytes:
@@ -312,18 +359,23 @@ def _numbers(value: object, notes: list[str]) -> tuple[object, np.ndarray]:
     if isinstance(value, bool):
         return "bool", np.array(value)
     if isinstance(value, int):
+        _note_base(value, int, notes)
         return "int", np.array(value, np.int64)
     if isinstance(value, float) and type(value) is float:
         return "float", np.array(value)
     if isinstance(value, np.generic):
         return {"scalar": value.dtype.str}, np.asarray(value)
     if isinstance(value, np.ndarray):
+        _note_base(value, np.ndarray, notes)
         return {"array": value.dtype.str, "shape": list(value.shape)}, np.asarray(value)
     if isinstance(value, list | tuple):
+        _note_base(value, tuple if isinstance(value, tuple) else list, notes)
         parts = [_numbers(item, notes) for item in value]
         kinds = [kind for kind, _ in parts]
         flat = np.concatenate([array.reshape(-1) for _, array in parts]) if parts else np.zeros(0)
-        for array, (_, part) in zip(np.split(flat, np.cumsum([p.size for _, p in parts])[:-1]), parts, strict=False):
+        for array, (_, part) in zip(
+            np.split(flat, np.cumsum([p.size for _, p in parts])[:-1]), parts, strict=False
+        ):
             if not _same_bits(array.astype(part.dtype), part.reshape(-1)):
                 raise _NoPlace  # an int beyond 2**53 beside a float
         name = "tuple" if isinstance(value, tuple) else "list"
@@ -337,7 +389,16 @@ def _numbers(value: object, notes: list[str]) -> tuple[object, np.ndarray]:
     raise _NoPlace
 
 
+_MOST_EMPTY = 4096
+"""Lists without a number in them that an action may have; a hostile log could ask for any number of them."""
 _PYTHON = {"int": int, "float": float, "bool": bool}
+
+
+def _number_dtype(text: str) -> Dtype:
+    dtype = np.dtype(text)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"a kind of dtype {text!r}, expected one of numbers")
+    return dtype
 
 
 def _from_numbers(kind: Any, flat: np.ndarray, at: list[int]) -> Any:
@@ -347,12 +408,14 @@ def _from_numbers(kind: Any, flat: np.ndarray, at: list[int]) -> Any:
         return _PYTHON[kind](flat[at[0] - 1])
     if "scalar" in kind:
         at[0] += 1
-        return flat[at[0] - 1].astype(np.dtype(kind["scalar"]))
+        return flat[at[0] - 1].astype(_number_dtype(kind["scalar"]))
     if "array" in kind:
         size = int(np.prod(kind["shape"], dtype=int))
         at[0] += size
-        return flat[at[0] - size : at[0]].astype(np.dtype(kind["array"])).reshape(kind["shape"])
+        return flat[at[0] - size : at[0]].astype(_number_dtype(kind["array"])).reshape(kind["shape"])
     name = "tuple" if "tuple" in kind else "list"
+    if kind.get("n", 0) > _MOST_EMPTY + flat.size:
+        raise ValueError("a kind of more items than there are")
     kinds = [kind[name]] * kind["n"] if "n" in kind else kind[name]
     items = [_from_numbers(k, flat, at) for k in kinds]
     return tuple(items) if name == "tuple" else items

@@ -63,7 +63,9 @@ def _array(array: np.ndarray, start: int) -> int:
     key = (array.dtype, array.shape)
     header = _headers.get(key)
     if header is None:
-        header = crc32(f"array:{array.dtype.str}{array.dtype.descr if array.dtype.names else ''}{array.shape}".encode())
+        header = crc32(
+            f"array:{array.dtype.str}{array.dtype.descr if array.dtype.names else ''}{array.shape}".encode()
+        )
         # observations of ever new shapes must not fill the memory
         if array.dtype.kind in "biufc" and len(_headers) < _HEADERS_KEPT:
             _headers[key] = header

@@ -25,6 +25,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ def loads(text: str | bytes, load: Load | None = None) -> Any:
     """
     try:
         return _untag(json.loads(text), load)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"malformed tagged JSON: {error}") from error
 
 
@@ -172,7 +173,7 @@ def _untag(value: Any, load: Load | None) -> Any:
         case "$space":
             if content not in _SPACE_ARGUMENTS:
                 raise ValueError(f"unknown space {content!r}")
-            return getattr(spaces, content)(**_untag(value["kwargs"], load))
+            return _make_space(content, _untag(value["kwargs"], load))
         case "$callable":
             if content.startswith("numpy:") and content[6:] in np.sctypeDict:
                 return np.sctypeDict[content[6:]]
@@ -181,6 +182,19 @@ def _untag(value: Any, load: Load | None) -> Any:
             return load(content)
         case _:
             raise ValueError(f"unknown tag {tag!r}")
+
+
+def _make_space(name: str, kwargs: dict[str, Any]) -> object:
+    if name == "Dict":  # in the order it was written in: a plain dict would be sorted
+        kwargs["spaces"] = OrderedDict(kwargs["spaces"])
+    elif name == "Box":  # its bounds give the shape; a shape alone could claim any amount of memory
+        if not all(isinstance(kwargs[side], np.ndarray) for side in ("low", "high")):
+            raise ValueError("a Box without arrays for bounds")
+        kwargs["shape"] = kwargs["low"].shape
+    try:
+        return getattr(spaces, name)(**kwargs)
+    except Exception as error:  # Gymnasium asserts what it is given
+        raise ValueError(f"no {name} space can be made: {error}") from error
 
 
 def _plain_dtype(text: str) -> np.dtype[Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from reenact import jsontags
 from reenact.layout import StateKind
 
+_MT19937_WORDS, _PHILOX_WORDS = 624, 4
 _PCG64 = struct.Struct("<16s16sBI")
 
 
@@ -34,7 +35,7 @@ def capture_rng(env: gym.Env[Any, Any], *, create: bool) -> tuple[StateKind, byt
     state = _state(getattr(base, "np_random", None))
     if state is None:
         return None
-    if state.get("bit_generator") == "PCG64":
+    if state.get("bit_generator") == "PCG64" and "has_gauss" not in state:  # a RandomState has more to keep
         words = state["state"]
         packed = _PCG64.pack(
             words["state"].to_bytes(16, "little"),
@@ -68,7 +69,16 @@ def decode_rng(kind: StateKind, data: bytes) -> dict[str, Any]:
         raise ValueError(f"an RNG state that can't be decompressed: {error}") from error
     if not isinstance(found, dict):
         raise ValueError("an RNG state that is no dict")
+    _check_position(found)
     return found
+
+
+def _check_position(state: dict[str, Any]) -> None:
+    """NumPy takes these two over unchecked, and would read beyond its buffers."""
+    words = state.get("state")
+    position = words.get("pos", 0) if isinstance(words, dict) else 0
+    if not 0 <= int(position) <= _MT19937_WORDS or not 0 <= int(state.get("buffer_pos", 0)) <= _PHILOX_WORDS:
+        raise ValueError("an RNG state whose position lies outside of it")
 
 
 def restore_rng(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
@@ -88,10 +98,13 @@ def restore_rng(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
         fresh = bits()
         current = np.random.RandomState(fresh) if legacy else np.random.Generator(fresh)  # noqa: NPY002  # the env's
         base.np_random = current
-    if legacy:
-        current.set_state(state)
-    else:
-        current.bit_generator.state = state
+    try:
+        if legacy:
+            current.set_state(state)
+        else:
+            current.bit_generator.state = state
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"an RNG state that {name} does not take: {error}") from error
 
 
 def _name(rng: object) -> str | None:

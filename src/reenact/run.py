@@ -11,16 +11,16 @@ from typing import Any, overload
 
 import numpy as np
 
-from reenact import layout, origin
-from reenact.episode import EndedName, EpisodeData, Origin, RaisedError
+from reenact import layout
 from reenact.errors import DamagedError, EpisodeNotFoundError, RunNotFoundError
-from reenact.layout import Ended, StateKind
-from reenact.reader import SegmentReader, sound_rows
-from reenact.reexecute import FirstReset, Stage, frames
+from reenact.layout import Ended
+from reenact.logged import ENDED_NAMES, Episode
+from reenact.reader import SegmentReader
+from reenact.reexecute import FirstReset
 from reenact.statistics import EpisodeStatistics
+from reenact.table import FIELDS, Table
 
 Array = np.ndarray[Any, Any]
-_ENDED = {kind.value: kind.name.lower() for kind in Ended}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,228 +50,6 @@ class Segment:
     gap: bool
 
 
-class _Table:
-    """One segment's episodes, the columns of it that all selections need, and nothing else."""
-
-    FIELDS = ("length", "seed", "ended", "return", "elapsed", "end_time", "lane", "first_step", "n_actions")
-
-    def __init__(self, number: int, reader: SegmentReader) -> None:
-        self.number, self.reader, self.damaged = number, reader, 0
-        self._parts: list[dict[str, Array]] = []
-        self._rows = 0
-        self.status = reader.status()
-        self.interrupted: np.void | None = None  # the open episode of a killed writer
-        self.live: np.void | None = None
-
-    def refresh(self) -> None:
-        """Takes in what has been committed since."""
-        if self.status.closed and self._rows:
-            return
-        status = self.reader.status()  # before the rows: what is read after it is at least as new
-        live = status.live
-        for first, rows in self.reader.new_rows():
-            sound = sound_rows(rows)
-            self.damaged += int((~sound).sum())
-            keep = sound & (rows["ended"] != Ended.NOTHING)
-            part = {name: np.ascontiguousarray(rows[name][keep]) for name in self.FIELDS}
-            part["row"] = first + np.flatnonzero(keep)
-            part["info"] = rows["info"][keep] if self.reader.info_keywords else np.zeros((int(keep.sum()), 0))
-            self._parts.append(part)
-            self._rows += len(rows)
-        self.status = status
-        self.live = self.interrupted = None
-        if not status.closed:
-            found = self.reader.open_episode()
-            if found is not None and live:
-                self.live = found
-            elif found is not None and found["length"]:
-                self.interrupted = found
-
-    def columns(self) -> dict[str, Array]:
-        """Returns the columns, one entry an episode, in the segment's order; killed episodes last, row -1."""
-        parts = list(self._parts)
-        row = self.interrupted
-        if row is not None:
-            part = {name: np.array([row[name]]) for name in self.FIELDS}
-            part["row"] = np.array([-1])
-            part["info"] = np.full((1, len(self.reader.info_keywords)), np.nan)
-            parts.append(part)
-        if not parts:
-            empty = np.zeros(0, layout.episode_row(0, ()))
-            none = {name: empty[name] for name in self.FIELDS}
-            return {**none, "row": np.zeros(0, np.int64), "info": np.zeros((0, len(self.reader.info_keywords)))}
-        if len(parts) > 1:
-            whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            if row is None:
-                self._parts = [whole]
-            return whole
-        return parts[0]
-
-
-class Episode:
-    """One episode, read when asked.
-
-    Attributes:
-        run: the run it is of.
-        number: 0, 1, 2 … over the whole run; None for one that still runs, or only touched by a clip.
-        segment: its segment's number.
-        index: its index in the segment; None for one that still runs.
-    """
-
-    def __init__(self, run: Run, table: _Table, row: np.void, number: int | None, index: int | None) -> None:
-        self.run, self.number, self.segment, self.index = run, number, table.number, index
-        self._table, self._row = table, row
-
-    @property
-    def address(self) -> str:
-        """Its name at once and for ever: "segment.index"."""
-        return f"{self.segment}.{'live' if self.index is None else self.index}"
-
-    @property
-    def length(self) -> int:
-        """Env steps that returned."""
-        return int(self._row["length"])
-
-    @property
-    def return_(self) -> float:
-        """The sum of its rewards, summed step by step in the rewards' own type."""
-        return float(self._row["return"])
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds from reset's return to the end."""
-        return float(self._row["elapsed"])
-
-    @property
-    def end_time(self) -> np.datetime64:
-        """When it ended (UTC)."""
-        return np.datetime64(int(self._row["end_time"]), "ns")
-
-    @property
-    def ended(self) -> EndedName | str:
-        """How: "terminated", "truncated", "interrupted" or "errored" ("nothing": a reset without a step)."""
-        return _ENDED.get(int(self._row["ended"]), "unknown")
-
-    @property
-    def seed(self) -> int | None:
-        """What reset was seeded with, or None."""
-        seed = int(self._row["seed"])
-        if seed != layout.NO_SEED:
-            return seed
-        found = self._details.get("seed")
-        return int(found) if found is not None else None
-
-    @property
-    def _details(self) -> dict[str, Any]:
-        return self._table.reader.details(self._row)
-
-    @property
-    def options(self) -> dict[str, Any] | None:
-        """What `reset(options=...)` was given."""
-        return self._details.get("options")
-
-    @property
-    def error(self) -> RaisedError | None:
-        """What the env raised, or None."""
-        found = self._details.get("error")
-        return RaisedError(**found) if isinstance(found, dict) else None
-
-    @property
-    def label(self) -> str:
-        """The label it was marked with, or ""."""
-        return self._table.reader.label(self._row)
-
-    @property
-    def info(self) -> dict[str, float]:
-        """The values of `info_keywords`, from its last info."""
-        keywords = self._table.reader.info_keywords
-        return dict(zip(keywords, self._row["info"].tolist(), strict=True)) if keywords else {}
-
-    @property
-    def actions(self) -> list[Any]:
-        """One a step, in the types they were given; the one that raised is the last.
-
-        Raises:
-            DamagedError: their CRC fails.
-        """
-        reader = self._table.reader
-        if reader.action_space is None:
-            with self.stage.open(None) as env:
-                return reader.actions(self._row, env.action_space)
-        return reader.actions(self._row)
-
-    @property
-    def rewards(self) -> Array:
-        """float64, shape (length,).
-
-        Raises:
-            DamagedError: their CRC fails.
-        """
-        return self._table.reader.rewards(self._row)
-
-    @property
-    def durations(self) -> Array | None:
-        """Seconds a step, float32, shape (length,), or None unless recorded with `step_durations=True`."""
-        return self._table.reader.durations(self._row)
-
-    @property
-    def origins(self) -> tuple[Origin, ...]:
-        """What it can be started again from, the best first; () if it needs a chain."""
-        found: list[Origin] = []
-        if self.seed is not None:
-            found.append(Origin("seed", seed=self.seed))
-        for step, kind, data in self._table.reader.states(self._row):
-            if step == 0 and kind in (StateKind.PCG64, StateKind.RNG_JSON):
-                try:
-                    found.append(Origin("rng", rng=origin.decode_rng(kind, data)))
-                except ValueError as error:
-                    raise DamagedError(f"{self._table.reader.path}: {error}") from error
-        return tuple(found)
-
-    @property
-    def attributes(self) -> dict[str, str | int]:
-        """Its segment's attributes: recipe, signature, versions, role …"""
-        return self._table.reader.attributes
-
-    @property
-    def stage(self) -> Stage:
-        """How its env is rebuilt."""
-        attributes = self.attributes
-        return Stage(str(attributes["recipe"]), str(attributes["signature"]))
-
-    def data(self) -> EpisodeData:
-        """Reads all that a re-execution needs, checked.
-
-        Raises:
-            DamagedError: a CRC fails.
-        """
-        return EpisodeData(
-            origins=self.origins,
-            options=self.options,
-            actions=self.actions,
-            rewards=self.rewards,
-            length=self.length,
-            ended=self.ended,  # type: ignore[arg-type]  # a name of Ended, or the row's CRC had failed
-            return_=self.return_,
-            fingerprints=self._table.reader.fingerprints(self._row),
-            error=self.error,
-        )
-
-    def frames(self) -> Iterator[Array]:
-        """Re-executes it and yields what the env draws: uint8, height x width x 3; length + 1 of them.
-
-        Raises:
-            ReplayError: it can't be re-executed, or diverged (at the frame where that showed).
-        """
-        return frames(self.data(), self.stage, self.run.first_reset(self.segment))
-
-    def __repr__(self) -> str:
-        return (
-            f"<Episode {self.number if self.number is not None else '-'} ({self.address}): {self.ended} after "
-            f"{self.length} steps, return {self.return_:g}, seed {self.seed}>"
-        )
-
-
 class Run:
     """A run's folder, or one segment of it.
 
@@ -283,7 +61,9 @@ class Run:
         self.path = Path(path)
         if not self.path.exists():
             raise RunNotFoundError(f"no run at {self.path}: {_nearby(self.path)}")
-        self._tables: dict[int, _Table] = {}
+        self._tables: dict[int, Table] = {}
+        self._damaged = 0
+        self._indexed = False
         self._unreadable: dict[Path, str] = {}
         self.refresh()
         if not self._tables:
@@ -310,15 +90,18 @@ class Run:
         """Sees what has been committed since."""
         # Rows before the listing, until nothing new is listed: a segment that is not there yet when the
         # others have been read can hold no episode that ended before theirs.
+        changed = False
         while True:
             for table in self._tables.values():
-                table.refresh()
+                changed |= table.refresh()
             fresh = [path for path in self._paths() if path not in self._known()]
             if not fresh:
                 break
             for path in fresh:
                 self._add(path)
-        self._index()
+                changed = True
+        if changed or not self._indexed:
+            self._index()
 
     def _paths(self) -> list[Path]:
         return [self.path] if self.path.is_file() else sorted(self.path.glob(layout.SEGMENT_GLOB))
@@ -336,31 +119,33 @@ class Run:
             return
         digits = path.stem.rpartition("-")[2]
         number = int(digits) if digits.isdigit() else 0
-        self._tables[number] = _Table(number, reader)
+        self._tables[number] = Table(number, reader)
 
     def _index(self) -> None:
         tables = [self._tables[number] for number in sorted(self._tables)]
         self._order_of = tables
         columns = [table.columns() for table in tables]
         self._columns = {
-            name: np.concatenate([column[name] for column in columns]) if columns else np.zeros(0)
-            for name in (*_Table.FIELDS, "row")
+            name: np.concatenate([np.zeros(0, dtype), *(column[name] for column in columns)])
+            for name, dtype in {**FIELDS, "row": "i8", "index": "i8"}.items()
         }
         counts = [len(column["row"]) for column in columns]
-        segments = np.repeat(np.array([table.number for table in tables], np.int64), counts)
-        indices = np.concatenate([np.arange(count) for count in counts]) if counts else np.zeros(0, np.int64)
-        order = np.lexsort((indices, segments, self._columns["end_time"]))
-        live = [table.status.heartbeat for table in tables if not table.status.closed and table.status.live]
-        if len(live) > 1 or (live and len(tables) > 1):
-            order = order[self._columns["end_time"][order] <= min(live)]
+        self._segments = np.repeat(np.array([table.number for table in tables], np.int64), counts)
+        # they lie by segment and index already, so a stable sort by time orders by all three
+        ends = self._columns["end_time"]
+        order = np.argsort(ends, kind="stable")
+        alive = [table.status.heartbeat for table in tables if table.alive]
+        if alive and len(tables) > 1:
+            # What a live segment brings next ended at its heartbeat or later: nothing up to there moves any more.
+            order = order[: int(np.searchsorted(ends[order], min(alive), "left"))]
         self._order = order
-        self._segments, self._indices = segments, indices
         names = dict.fromkeys(name for table in tables for name in table.reader.info_keywords)
         self._info = {name: _info_column(name, tables, columns)[order] for name in names}
+        self._indexed = True
         damaged = sum(table.damaged for table in tables)
-        if damaged and damaged != getattr(self, "_damaged_said", 0):
-            self._damaged_said = damaged
-            warnings.warn(f"reenact: {damaged} damaged episodes of {self.path} are left out", stacklevel=3)
+        if damaged != self._damaged:
+            self._damaged = damaged
+            warnings.warn(f"reenact: {damaged} damaged episodes of {self.path} are left out", stacklevel=4)
 
     # ---- columns
 
@@ -392,7 +177,7 @@ class Run:
     @property
     def ended(self) -> Array:
         """Text: terminated, truncated, interrupted or errored."""
-        names = np.array([_ENDED[value] for value in sorted(_ENDED)])
+        names = np.array([ENDED_NAMES[value] for value in sorted(ENDED_NAMES)])
         found: Array = names[np.clip(self._ordered("ended"), 0, len(names) - 1)]
         return found
 
@@ -417,8 +202,7 @@ class Run:
     @property
     def segment_indices(self) -> Array:
         """Each one's index in its segment, int64."""
-        found: Array = self._indices[self._order]
-        return found
+        return self._ordered("index")
 
     @property
     def info_keywords(self) -> tuple[str, ...]:
@@ -474,16 +258,14 @@ class Run:
     def _at(self, number: int) -> Episode:
         at = self._order[number]
         table = self._tables[int(self._segments[at])]
-        row = int(self._columns["row"][at])
-        found = table.reader.row(row) if row >= 0 else table.interrupted
-        assert found is not None
-        return Episode(self, table, found, number, int(self._indices[at]))
+        row = table.row(int(self._columns["row"][at]))
+        return Episode(self, table, row, number, int(self._columns["index"][at]))
 
     def _at_address(self, address: str) -> Episode:
         segment, _, index = address.partition(".")
         if not (segment.isdigit() and index.isdigit()):
             raise EpisodeNotFoundError(f"{address!r} is no address: expected segment.index, such as 3.250")
-        at = np.flatnonzero((self._segments == int(segment)) & (self._indices == int(index)))
+        at = np.flatnonzero((self._segments == int(segment)) & (self._columns["index"] == int(index)))
         if not len(at):
             held = {number: int((self._segments == number).sum()) for number in sorted(self._tables)}
             raise EpisodeNotFoundError(
@@ -491,11 +273,10 @@ class Run:
                 + (f"segment {segment} has {held[int(segment)]} episodes" if int(segment) in held else
                    f"its segments are {', '.join(map(str, held))}")
             )  # fmt: skip
-        table, row = self._tables[int(segment)], int(self._columns["row"][at[0]])
-        found = table.reader.row(row) if row >= 0 else table.interrupted
-        assert found is not None
+        table = self._tables[int(segment)]
+        row = table.row(int(self._columns["row"][at[0]]))
         number = np.flatnonzero(self._order == at[0])
-        return Episode(self, table, found, int(number[0]) if len(number) else None, int(index))
+        return Episode(self, table, row, int(number[0]) if len(number) else None, int(index))
 
     def number_of(self, address: str) -> int:
         """Returns the number of the episode of that address.
@@ -505,13 +286,17 @@ class Run:
         """
         number = self[address].number
         if number is None:
-            raise EpisodeNotFoundError(f"episode {address} has no number yet: other segments are still behind it")
+            raise EpisodeNotFoundError(
+                f"episode {address} has no number yet: other segments are still behind it"
+            )
         return number
 
     @property
     def live(self) -> list[Episode]:
         """The episodes that still run, one for each live segment that has one; they have no number yet."""
-        return [Episode(self, table, table.live, None, None) for table in self._order_of if table.live is not None]
+        return [
+            Episode(self, table, table.live, None, None) for table in self._order_of if table.live is not None
+        ]
 
     @property
     def segments(self) -> list[Segment]:
@@ -519,7 +304,7 @@ class Run:
         found = []
         for table in self._order_of:
             columns, attributes = table.columns(), table.reader.attributes
-            state = "closed" if table.status.closed else "live" if table.status.live else "killed"
+            state = "closed" if table.status.closed else "live" if table.alive else "killed"
             found.append(
                 Segment(
                     number=table.number,
@@ -541,27 +326,32 @@ class Run:
         Resets without a step are among them (ended "nothing", no number).
         """
         table = self._tables[segment]
-        numbers = {int(self._indices[at]): number for number, at in enumerate(self._order) if self._segments[at] == segment}
-        rows = [table.reader.row(number) for number in range(table.reader.rows_seen)]
-        if table.interrupted is not None:
-            rows.append(table.interrupted)
-        index = 0
-        for at, row in enumerate(rows):
+        mine = np.flatnonzero(self._segments[self._order] == segment)
+        numbers = dict(zip(self._columns["index"][self._order[mine]].tolist(), mine.tolist(), strict=True))
+        index, end = 0, 0
+        last: Episode | None = None
+        for row in _and_last(table.reader.rows(0, table.reader.rows_seen), table.interrupted):
+            if last is not None:
+                yield last, int(row["first_step"]) - end
             end = int(row["first_step"]) + int(row["n_actions"])
-            trailing = int(rows[at + 1]["first_step"]) - end if at + 1 < len(rows) else 0
-            is_episode = row["ended"] != Ended.NOTHING
-            yield Episode(self, table, row, numbers.get(index), index) if is_episode else Episode(
-                self, table, row, None, None
-            ), trailing
-            index += bool(is_episode)
+            if row["ended"] == Ended.NOTHING:
+                last = Episode(self, table, row, None, None)
+            else:
+                last = Episode(self, table, row, numbers.get(index), index)
+                index += 1
+        if last is not None:
+            yield last, 0
 
     def first_reset(self, segment: int) -> FirstReset | None:
-        """Returns what a segment's first reset was started from and with; None if there was none yet."""
+        """Returns what a segment's first reset was started from and with; None if it can't be told."""
         table = self._tables[segment]
         if not table.reader.rows_seen:
             return None
-        first = Episode(self, table, table.reader.row(0), None, None)
-        return FirstReset(first.origins, first.options)
+        try:
+            first = Episode(self, table, table.reader.row(0), None, None)
+            return FirstReset(first.origins, first.options)
+        except DamagedError:
+            return None
 
     def statistics(self, buffer_length: int = 100) -> EpisodeStatistics:
         """Returns the queues that `RecordEpisodeStatistics` would hold now."""
@@ -604,7 +394,7 @@ def _nearby(path: Path) -> str:
     return f"there is {', '.join(map(str, found))}" if found else f"no run lies under {parent} either"
 
 
-def _info_column(name: str, tables: Sequence[_Table], columns: Sequence[dict[str, Array]]) -> Array:
+def _info_column(name: str, tables: Sequence[Table], columns: Sequence[dict[str, Array]]) -> Array:
     parts = []
     for table, column in zip(tables, columns, strict=True):
         keywords = table.reader.info_keywords
@@ -613,3 +403,7 @@ def _info_column(name: str, tables: Sequence[_Table], columns: Sequence[dict[str
     return np.concatenate(parts)
 
 
+def _and_last(rows: Iterator[np.void], last: np.void | None) -> Iterator[np.void]:
+    yield from rows
+    if last is not None:
+        yield last

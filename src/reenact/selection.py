@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from typing import Protocol
 
 from gymnasium.utils.save_video import capped_cubic_video_schedule
@@ -13,9 +14,9 @@ from reenact.errors import EpisodeNotFoundError, SelectionError
 Trigger = Callable[[int], bool]
 Episodes = str | int | Iterable[int | str] | None
 
-_RANGE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(-?\d+))?")
-_ADDRESS = re.compile(r"\d+\.\d+")
-_NUMBER = re.compile(r"-?\d+")
+_RANGE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?(?::(-?\d{1,18}))?")
+_ADDRESS = re.compile(r"\d{1,18}\.\d{1,18}")
+_NUMBER = re.compile(r"-?\d{1,18}")
 _EXPECTED = "numbers, ranges such as 100:200:10, addresses such as 3.250, or all"
 
 
@@ -91,7 +92,10 @@ def _resolve(run: Numbered, pick: int | str, count: int) -> Iterable[int]:
         return [run.number_of(pick)]
     if isinstance(pick, str) and not _NUMBER.fullmatch(pick):
         raise SelectionError(f"{pick!r} names no episode: expected {_EXPECTED}")
-    number = int(pick)
+    try:
+        number = int(pick) if isinstance(pick, str) else index(pick)
+    except (TypeError, ValueError) as error:
+        raise SelectionError(f"{pick!r} names no episode: expected {_EXPECTED}") from error
     if not -count <= number < count:
         has = f"it has episodes 0 to {count - 1}" if count else "it has no finished episode yet"
         raise EpisodeNotFoundError(f"no episode {number}: {has}")
@@ -109,7 +113,9 @@ class ClipTrigger:
         video_length: frames a clip; 0: to the next reset.
     """
 
-    def __init__(self, step_trigger: Trigger | None, episode_trigger: Trigger | None, video_length: int) -> None:
+    def __init__(
+        self, step_trigger: Trigger | None, episode_trigger: Trigger | None, video_length: int
+    ) -> None:
         self._step_trigger, self._episode_trigger, self._length = step_trigger, episode_trigger, video_length
         self._step = -1
         self.clip: str | None = None

@@ -1,0 +1,236 @@
+"""An HDF5 file that may be damaged, hostile, or still being written; opened and read with care.
+
+A file without the mark of a writer is opened plainly. Any other is opened in SWMR mode, where damaged
+metadata can make HDF5 hang for ever, so a child process with a time limit tries it first. Links,
+external storage, virtual datasets, foreign filters and sizes that the file can't hold are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from reenact.errors import DamagedError
+
+PROBE_S = 20.0
+"""How long the child may take to open a file that was not closed."""
+Array = np.ndarray[Any, Any]
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SUPERBLOCK_WITH_FLAGS = 3
+_WRITER_FLAGS = 0b101  # open for writing; open for SWMR writing
+_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32))
+_DENSEST = 1100
+"""Deflate packs zeros 1032 to 1: a dataset that claims more than this for its file is no dataset."""
+
+_PROBE = """
+import sys, json
+sys.path[:0] = json.loads(sys.argv[2])
+import h5py
+file = h5py.File(sys.argv[1], "r", swmr=True, locking=False)
+def visit(name, item):
+    if isinstance(item, h5py.Dataset) and item.shape and item.shape[0] and not item.is_virtual and not item.external:
+        item[item.shape[0] - 1]
+file.visititems(visit)
+list(file.attrs.items())
+"""
+
+
+class Hdf5File:
+    """An open file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DamagedError: it can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._shared = False
+        self._depth = 0
+        self._file, _ = _open(path)
+
+    def share(self) -> None:
+        """From now on holds the file only while reading: this very process writes it.
+
+        HDF5 gives a process one file, however often it is opened: a reader that held it would keep the
+        writer's close from reaching the disk.
+        """
+        self._shared = True
+        self.close()
+
+    def marked(self) -> bool:
+        """Whether the file bears a writer's mark, which goes when it is closed cleanly."""
+        return _marked(self.path)
+
+    def attributes(self) -> dict[str, Any]:
+        """Reads the file's attributes."""
+        with self.guarded() as file:
+            return dict(file.attrs.items())
+
+    def add(self, name: str, dtype: np.dtype[Any] | None = None) -> None:
+        """Checks that a dataset is there, plainly, with that dtype (None: any of numbers).
+
+        Raises:
+            DamagedError: it isn't.
+        """
+        with self.guarded() as file:
+            dataset = self._find(file, name)
+            if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+                raise DamagedError(f"{self.path}: {name} is no plain dataset")
+            found: np.dtype[Any] = dataset.dtype
+            if found.hasobject or (dtype is not None and found != dtype) or not dataset.shape:
+                raise DamagedError(f"{self.path}: {name} has dtype {found}, expected {dtype or 'numbers'}")
+            created = dataset.id.get_create_plist()
+            if not {created.get_filter(at)[0] for at in range(created.get_nfilters())} <= _FILTERS:
+                raise DamagedError(f"{self.path}: {name} is packed with a filter that reenact does not use")
+            self._datasets[name] = dataset
+            self._extent(name, fresh=False)
+
+    def _find(self, file: h5py.File, name: str) -> object:
+        found: Any = file
+        for part in name.split("/"):
+            if not isinstance(found, h5py.Group) or not isinstance(
+                found.get(part, getlink=True), h5py.HardLink
+            ):
+                raise DamagedError(f"{self.path}: {name} is missing, or is a link to somewhere else")
+            found = found[part]
+        return found
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Returns a dataset's dtype."""
+        with self.guarded():
+            found: np.dtype[Any] = self._datasets[name].dtype
+            return found
+
+    def row_shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of one row of a dataset."""
+        with self.guarded():
+            return tuple(self._datasets[name].shape[1:])
+
+    def count(self, name: str) -> int:
+        """Reads how many rows a dataset has by now."""
+        with self.guarded():
+            return self._extent(name, fresh=True)
+
+    def read(self, name: str, first: int, count: int) -> Array:
+        """Reads rows [first, first + count).
+
+        Raises:
+            DamagedError: they lie beyond the dataset's end, or can't be read.
+        """
+        end = first + count
+        with self.guarded():
+            if end > self._datasets[name].shape[0] and end > (rows := self._extent(name, fresh=True)):
+                raise DamagedError(f"{self.path}: {name} [{first}, {end}) lies beyond its end, {rows}")
+            found: Array = self._datasets[name][first:end]
+            return found
+
+    def read_afresh(self, name: str) -> Array:
+        """Reads all of a small dataset, past what HDF5 remembers of it."""
+        with self.guarded():
+            self._datasets[name].id.refresh()
+            found: Array = self._datasets[name][:]
+            return found
+
+    def _extent(self, name: str, *, fresh: bool) -> int:
+        dataset = self._datasets[name]
+        if fresh:
+            dataset.id.refresh()
+        rows = int(dataset.shape[0])
+        claimed = rows * int(np.prod(dataset.shape[1:], dtype=object)) * dataset.dtype.itemsize
+        if claimed > self.path.stat().st_size * _DENSEST:
+            raise DamagedError(f"{self.path}: {name} claims {claimed} bytes, which the file can't hold")
+        return rows
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[h5py.File]:
+        """Gives the open file, and turns what HDF5 raises into one clear line."""
+        self._depth += 1
+        try:
+            if self._file is None:
+                self._file, probed = _open(self.path)
+                self._shared &= not probed  # this process writes it no more, and did not close it
+                self._datasets = {name: self._file[name] for name in self._datasets}
+            yield self._file
+        except DamagedError:
+            raise
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+            raise DamagedError(f"{self.path} is damaged: {first_line(error)}") from error
+        finally:
+            self._depth -= 1
+            if self._shared and not self._depth:
+                self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(Exception):  # HDF5 on a damaged file: there is nothing left to lose
+                file.close()
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _marked(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    known = head.startswith(_SIGNATURE) and len(head) > 11 and head[8] == _SUPERBLOCK_WITH_FLAGS  # noqa: PLR2004  # the flags' place
+    return known and bool(head[11] & _WRITER_FLAGS)
+
+
+def _open(path: Path) -> tuple[h5py.File, bool]:
+    """Opens a file; tells whether it had to be tried first, since it bears a writer's mark."""
+    try:
+        return h5py.File(path, "r", locking=False), False
+    except OSError as error:
+        if "already open" not in str(error):
+            raise DamagedError(f"{path} can't be read as HDF5: {first_line(error)}") from error
+    _probe(path)
+    try:
+        return h5py.File(path, "r", swmr=True, locking=False), True
+    except OSError:
+        try:  # its writer closed it in between
+            return h5py.File(path, "r", locking=False), False
+        except OSError as error:
+            raise DamagedError(f"{path} can't be read as HDF5: {first_line(error)}") from error
+
+
+def _probe(path: Path) -> None:
+    try:
+        probe = subprocess.run(  # noqa: S603  # our own interpreter, on our own code
+            [
+                sys.executable,
+                "-I",
+                "-c",
+                _PROBE,
+                str(path),
+                json.dumps([entry for entry in sys.path if entry]),
+            ],
+            capture_output=True,
+            timeout=PROBE_S,
+            check=False,
+            text=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DamagedError(
+            f"{path} was not closed and is damaged: HDF5 did not open it in {PROBE_S:.0f} s"
+        ) from error
+    if probe.returncode:
+        said = (probe.stderr.strip().splitlines() or [f"HDF5 ended with {probe.returncode}"])[-1]
+        raise DamagedError(f"{path} was not closed and is damaged: {said}")

@@ -1,0 +1,200 @@
+"""One logged episode, read when asked, and checked before it is given out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from reenact import layout, origin
+from reenact.episode import EndedName, EpisodeData, Origin, RaisedError
+from reenact.errors import DamagedError
+from reenact.layout import Ended, StateKind
+from reenact.reexecute import FirstReset, Stage, frames
+from reenact.table import Table
+
+Array = np.ndarray[Any, Any]
+ENDED_NAMES = {kind.value: kind.name.lower() for kind in Ended}
+
+
+class Home(Protocol):
+    """What an episode asks of its run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+
+    @property
+    def uuid(self) -> str:
+        """The run's identity."""
+
+    def first_reset(self, segment: int) -> FirstReset | None:
+        """What a segment's first reset was started from."""
+
+
+class Episode:
+    """One episode, read when asked.
+
+    Attributes:
+        run: the run it is of.
+        number: 0, 1, 2 … over the whole run; None for one that still runs, or only touched by a clip.
+        segment: its segment's number.
+        index: its index in the segment; None for one that still runs.
+    """
+
+    def __init__(self, run: Home, table: Table, row: np.void, number: int | None, index: int | None) -> None:
+        self.run, self.number, self.segment, self.index = run, number, table.number, index
+        self._table, self._row = table, row
+
+    @property
+    def address(self) -> str:
+        """Its name at once and for ever: "segment.index"."""
+        return f"{self.segment}.{'live' if self.index is None else self.index}"
+
+    @property
+    def length(self) -> int:
+        """Env steps that returned."""
+        return int(self._row["length"])
+
+    @property
+    def return_(self) -> float:
+        """The sum of its rewards, summed step by step in the rewards' own type."""
+        return float(self._row["return"])
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from reset's return to the end."""
+        return float(self._row["elapsed"])
+
+    @property
+    def end_time(self) -> np.datetime64:
+        """When it ended (UTC)."""
+        return np.datetime64(int(self._row["end_time"]), "ns")
+
+    @property
+    def ended(self) -> EndedName | str:
+        """How: "terminated", "truncated", "interrupted" or "errored" ("nothing": a reset without a step)."""
+        return ENDED_NAMES.get(int(self._row["ended"]), "unknown")
+
+    @property
+    def seed(self) -> int | None:
+        """What reset was seeded with, or None."""
+        seed = int(self._row["seed"])
+        if seed != layout.NO_SEED:
+            return seed
+        found = self._details.get("seed")
+        return int(found) if found is not None else None
+
+    @property
+    def _details(self) -> dict[str, Any]:
+        return self._table.reader.details(self._row)
+
+    @property
+    def options(self) -> dict[str, Any] | None:
+        """What `reset(options=...)` was given."""
+        return self._details.get("options")
+
+    @property
+    def error(self) -> RaisedError | None:
+        """What the env raised, or None."""
+        found = self._details.get("error")
+        return RaisedError(**found) if isinstance(found, dict) else None
+
+    @property
+    def label(self) -> str:
+        """The label it was marked with, or ""."""
+        return self._table.reader.label(self._row)
+
+    @property
+    def info(self) -> dict[str, float]:
+        """The values of `info_keywords`, from its last info."""
+        keywords = self._table.reader.info_keywords
+        return dict(zip(keywords, self._row["info"].tolist(), strict=True)) if keywords else {}
+
+    @property
+    def actions(self) -> list[Any]:
+        """One a step, in the types they were given; the one that raised is the last.
+
+        Raises:
+            DamagedError: their CRC fails.
+        """
+        reader = self._table.reader
+        if reader.action_space is None:
+            with self.stage.open(None) as env:
+                return reader.actions(self._row, env.action_space)
+        return reader.actions(self._row)
+
+    @property
+    def rewards(self) -> Array:
+        """float64, shape (length,).
+
+        Raises:
+            DamagedError: their CRC fails.
+        """
+        return self._table.reader.rewards(self._row)
+
+    @property
+    def durations(self) -> Array | None:
+        """Seconds a step, float32, shape (length,), or None unless recorded with `step_durations=True`."""
+        return self._table.reader.durations(self._row)
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """What it can be started again from, the best first; () if it needs a chain."""
+        found: list[Origin] = []
+        if self.seed is not None:
+            found.append(Origin("seed", seed=self.seed))
+        for step, kind, data in self._table.reader.states(self._row):
+            if step == 0 and kind in (StateKind.PCG64, StateKind.RNG_JSON):
+                try:
+                    found.append(Origin("rng", rng=origin.decode_rng(kind, data)))
+                except ValueError as error:
+                    raise DamagedError(f"{self._table.reader.path}: {error}") from error
+        return tuple(found)
+
+    @property
+    def attributes(self) -> dict[str, str | int]:
+        """Its segment's attributes: recipe, signature, versions, role …"""
+        return self._table.reader.attributes
+
+    @property
+    def stage(self) -> Stage:
+        """How its env is rebuilt."""
+        attributes = self.attributes
+        return Stage(str(attributes["recipe"]), str(attributes["signature"]))
+
+    def data(self) -> EpisodeData:
+        """Reads all that a re-execution needs, checked.
+
+        Raises:
+            DamagedError: a CRC fails.
+        """
+        return EpisodeData(
+            origins=self.origins,
+            options=self.options,
+            actions=self.actions,
+            rewards=self.rewards,
+            length=self.length,
+            ended=self.ended,  # type: ignore[arg-type]  # a name of Ended, or the row's CRC had failed
+            return_=self.return_,
+            fingerprints=self._table.reader.fingerprints(self._row),
+            error=self.error,
+        )
+
+    def frames(self) -> Iterator[Array]:
+        """Re-executes it and yields what the env draws: uint8, height x width x 3; length + 1 of them.
+
+        Raises:
+            ReplayError: it can't be re-executed, or diverged (at the frame where that showed).
+        """
+        return frames(self.data(), self.stage, self.run.first_reset(self.segment))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Episode {self.number if self.number is not None else '-'} ({self.address}): {self.ended} after "
+            f"{self.length} steps, return {self.return_:g}, seed {self.seed}>"
+        )

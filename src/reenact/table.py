@@ -1,0 +1,122 @@
+"""One segment's episodes as columns: what all selections need, and no row of the file itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from reenact.layout import Ended
+from reenact.reader import SegmentReader, sound_rows
+
+Array = np.ndarray[Any, Any]
+
+FIELDS: dict[str, str] = {
+    "length": "u4",
+    "seed": "i8",
+    "ended": "u1",
+    "return": "f8",
+    "elapsed": "f8",
+    "end_time": "i8",
+    "lane": "i4",
+    "first_step": "u8",
+    "n_actions": "u4",
+}
+"""The columns kept, as in `episodes`; beside them `row` (in `episodes`; -1: the open one), `index` and `info`."""
+
+
+class Table:
+    """The episodes of one segment.
+
+    Attributes:
+        number: the segment's.
+        reader: reads what they hold.
+        damaged: how many rows were left out because their CRC failed.
+        status: who writes it, and until when, as of the last refresh.
+        alive: whether more may come, as of the last refresh.
+        live: the row of the episode that runs, or None.
+        interrupted: the row of the episode that ran when the writer was killed, or None.
+    """
+
+    def __init__(self, number: int, reader: SegmentReader) -> None:
+        self.number, self.reader, self.damaged = number, reader, 0
+        self._columns = {name: np.zeros(0, dtype) for name, dtype in FIELDS.items()}
+        self._columns |= {"row": np.zeros(0, np.int64), "index": np.zeros(0, np.int64)}
+        self._columns["info"] = np.zeros((0, len(reader.info_keywords)))
+        self._next_index = self._end_of_rows = 0
+        self._finished = False
+        self.status = reader.status()
+        self.alive = self.status.live
+        self.interrupted: np.void | None = None
+        self.live: np.void | None = None
+
+    def refresh(self) -> bool:
+        """Takes in what has been committed since; returns whether anything of it is new."""
+        if self._finished:
+            return False
+        # Both before the rows: what is read later is at least as new, so a segment that is finished (or whose
+        # writer is dead) now gives all its rows below.
+        finished, status = self.reader.finished(), self.reader.status()
+        alive = status.live
+        before = (self.status, self.alive, None if self.interrupted is None else self.interrupted.tobytes())
+        fresh = self._take_rows()
+        self.live = self.interrupted = None
+        found = None if status.closed else self.reader.open_episode()
+        # a slot older than the rows speaks of an episode that is among them
+        if found is not None and int(found["first_step"]) >= self._end_of_rows:
+            if alive:
+                self.live = found
+            elif found["length"]:
+                self.interrupted = found.copy()
+                self.interrupted["end_time"] = status.heartbeat  # it ended at its last commit
+        self.status, self.alive, self._finished = status, alive, finished
+        return fresh or before != (
+            status,
+            alive,
+            None if self.interrupted is None else self.interrupted.tobytes(),
+        )
+
+    def _take_rows(self) -> bool:
+        parts: list[dict[str, Array]] = []
+        for first, rows in self.reader.new_rows():
+            sound = sound_rows(rows)
+            self.damaged += int((~sound).sum())
+            # A damaged row keeps its index: the addresses of those behind it must not move.
+            numbered = rows["ended"] != Ended.NOTHING
+            index = self._next_index + np.cumsum(numbered) - 1
+            self._next_index += int(numbered.sum())
+            keep = sound & numbered
+            part = {name: np.ascontiguousarray(rows[name][keep]) for name in FIELDS}
+            part["row"], part["index"] = first + np.flatnonzero(keep), index[keep]
+            part["info"] = rows["info"][keep] if self.reader.info_keywords else np.zeros((int(keep.sum()), 0))
+            parts.append(part)
+            last = rows[sound][-1:]
+            if len(last):
+                self._end_of_rows = int(last[0]["first_step"]) + int(last[0]["n_actions"])
+        if parts:
+            self._columns = {
+                name: np.concatenate([column, *(part[name] for part in parts)])
+                for name, column in self._columns.items()
+            }
+        return bool(parts)
+
+    def columns(self) -> dict[str, Array]:
+        """Returns the columns, one entry an episode, in the segment's order; a killed one is the last, its row -1."""
+        row = self.interrupted
+        if row is None:
+            return self._columns
+        last = {name: np.array([row[name]]) for name in FIELDS}
+        last |= {"row": np.array([-1]), "index": np.array([self._next_index])}
+        last["info"] = np.full((1, len(self.reader.info_keywords)), np.nan)
+        return {name: np.concatenate([column, last[name]]) for name, column in self._columns.items()}
+
+    def row(self, row: int) -> np.void:
+        """Reads a row of `episodes`; -1 is the one that ran when the writer was killed.
+
+        Raises:
+            DamagedError: its CRC fails.
+        """
+        if row >= 0:
+            return self.reader.row(row)
+        assert self.interrupted is not None
+        return self.interrupted

@@ -1,0 +1,84 @@
+"""A run of format version 1 that was recorded once: every later version must read it, to the bit."""
+
+from __future__ import annotations
+
+import gzip
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import reenact
+
+PACKED = Path(__file__).parent / "data" / "format-1" / "segment-00000.h5.gz"
+
+
+@pytest.fixture(name="segment")
+def _segment(tmp_path: Path) -> Path:
+    path = tmp_path / "segment-00000.h5"
+    path.write_bytes(gzip.decompress(PACKED.read_bytes()))
+    return path
+
+
+def test_columns(segment: Path) -> None:
+    """The columns are those that were recorded, and nothing warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = reenact.open_run(segment)
+    assert run.returns.tolist() == [2.5, 0.25, 0.25]
+    assert run.lengths.tolist() == [4, 1, 1]
+    assert run.first_steps.tolist() == [0, 4, 5]
+    assert run.ended.tolist() == ["terminated", "interrupted", "errored"]
+    assert run.seeds.tolist() == [7, None, None]
+    assert run.info_keywords == ("score",)
+    assert run.info("score").tolist()[0] == 40.0
+    assert np.isnan(run.info("score")[1:]).all()
+    assert [part.state for part in run.segments] == ["closed"]
+
+
+def test_actions(segment: Path) -> None:
+    """Every action has the value, the type and the sign of zero that it was given with."""
+    run = reenact.open_run(segment)
+    moves = [action["move"] for episode in run for action in episode.actions]
+    assert [(type(move), move) for move in moves] == [
+        (np.int64, 1), (int, 2), (float, 3.0), (bool, True), (int, 4), (np.int8, 0), (int, 0),
+    ]  # fmt: skip
+    forces = [action["force"] for episode in run for action in episode.actions]
+    assert [force.tobytes().hex() for force in forces[:4]] == ["0000003f00000080"] * 4
+    assert repr(forces[4]) == "[0.5, 1]"
+    assert [action["word"] for episode in run for action in episode.actions] == ["", "a", "ab", "", "", "go", "stop"]
+
+
+def test_what_an_episode_can_be_started_from(segment: Path) -> None:
+    """Seeds, one of them beyond int64, the RNG's state before an unseeded reset, and the reset's options are there."""
+    run = reenact.open_run(segment)
+    assert [episode.seed for episode in run] == [7, None, 2**70]
+    assert [[origin.name for origin in episode.origins] for episode in run] == [["seed"], ["rng"], ["seed"]]
+    assert run[1].options == {"level": (1, 2.5)}
+    state = run[1].origins[0].rng
+    assert state is not None
+    assert state["bit_generator"] == "PCG64"
+    rng = np.random.Generator(np.random.PCG64(7))  # the first episode's, from which nothing was drawn
+    assert state == rng.bit_generator.state
+
+
+def test_rewards_and_errors(segment: Path) -> None:
+    """Rewards, the error that ended an episode, and checksums of observations are there."""
+    run = reenact.open_run(segment)
+    assert [episode.rewards.tolist() for episode in run] == [[0.25, 0.5, 0.75, 1.0], [0.25], [0.25]]
+    assert run[2].error == reenact.RaisedError("builtins.RuntimeError", "told to stop", "step")
+    assert run[0].error is None
+    assert sorted(run[0].data().fingerprints) == [0, 4]
+    durations = run[0].durations
+    assert durations is not None
+    assert (durations.dtype, len(durations)) == (np.dtype("f4"), 4)
+
+
+def test_a_later_version_is_refused_by_name(segment: Path) -> None:
+    """A segment of a format version that isn't known yet says that reenact must be updated."""
+    with h5py.File(segment, "r+", locking=False) as file:
+        file.attrs["version"] = 2
+    with pytest.raises(reenact.DamagedError, match=r"format version 2.*update reenact"):
+        reenact.open_run(segment)

@@ -1,0 +1,75 @@
+"""Makes tests/data/format-1/segment-00000.h5.gz, the run that every later version must read.
+
+It is kept as it was made: run this again only for a new format version, into a new folder. What the test
+expects (tests/test_golden.py) are literals, printed here, so that a bug in reading can't cancel itself.
+
+    python tools/make_golden.py tests/data/format-1
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import numpy as np
+from gymnasium import spaces
+
+import reenact
+
+
+class Counter(gym.Env[Any, Any]):
+    """An env whose rewards and endings follow from its steps alone."""
+
+    action_space = spaces.Dict(move=spaces.Discrete(5), force=spaces.Box(-1, 1, (2,), np.float32), word=spaces.Text(4))
+    observation_space = spaces.Box(-1, 100, (1,), np.float32)
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins again."""
+        super().reset(seed=seed, options=options)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Rewards a quarter of the number of the step; ends after four, or raises when told to."""
+        self.steps += 1
+        if action["word"] == "stop":
+            raise RuntimeError("told to stop")
+        done = self.steps == 4  # noqa: PLR2004  # the episode's length
+        return np.full(1, self.steps, np.float32), 0.25 * self.steps, done, False, {"score": 10 * self.steps}
+
+
+def main(folder: Path) -> None:
+    """Records, and prints what was recorded."""
+    env = reenact.Recorder(Counter(), run=folder, info_keywords=("score",), step_durations=True)
+    kinds: list[Any] = [np.int64(1), 2, 3.0, True]
+    env.reset(seed=7)
+    for at in range(4):
+        env.step({"force": np.array([0.5, -0.0], np.float32), "move": kinds[at], "word": "ab"[: at % 3]})
+    env.reset(options={"level": (1, 2.5)})
+    env.step({"force": [0.5, 1], "move": 4, "word": ""})
+    env.reset(seed=2**70)
+    env.step({"force": np.ones(2, np.float32), "move": np.int8(0), "word": "go"})
+    with contextlib.suppress(RuntimeError):
+        env.step({"force": np.ones(2, np.float32), "move": 0, "word": "stop"})
+    env.close()
+    path = folder / "segment-00000.h5"
+    with h5py.File(path, "r", locking=False) as file:
+        print(dict(file.attrs))
+        print(file["episodes"][:])
+    packed = path.with_name(path.name + ".gz")  # chunks are whole from the first row on: mostly zeros
+    packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    print(packed, packed.stat().st_size, "bytes")
+    path.unlink()
+    (folder / "run.json").unlink()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
