@@ -11,6 +11,7 @@ import multiprocessing
 import multiprocessing.util
 import os
 import socket
+import sys
 import time
 import weakref
 from dataclasses import asdict, dataclass
@@ -74,18 +75,33 @@ def this_launch() -> Process:
     """Returns the identity of the launch that the calling process belongs to.
 
     A variable in `os.environ` carries it to processes that multiprocessing starts from here. It counts
-    only in those: a script that a training script or a notebook starts is a launch of its own.
+    only in those: a script that a training script or a notebook starts is a launch of its own. A forked
+    child knows it without.
     """
+    global _launch  # noqa: PLW0603  # one a process, and the same in all that are forked from it
+    if _launch is None or multiprocessing.parent_process() is not None:
+        _launch = _find_launch()
+    os.environ[_LAUNCH_VARIABLE] = f"{_launch.host}|{_launch.pid}|{_launch.boot}|{_launch.started}"
+    return _launch
+
+
+_launch: Process | None = None
+
+
+def _find_launch() -> Process:
     parent = multiprocessing.parent_process()
-    if parent is None:
-        launch = this_process()
-    else:
-        inherited = os.environ.get(_LAUNCH_VARIABLE, "").split("|")
-        if len(inherited) == 4:  # noqa: PLR2004  # a Process has four fields
-            return Process(inherited[0], int(inherited[1]), inherited[2], int(inherited[3]))
-        launch = _process(parent.pid or 0)
-    os.environ[_LAUNCH_VARIABLE] = f"{launch.host}|{launch.pid}|{launch.boot}|{launch.started}"
-    return launch
+    if parent is None and not _is_worker_in_the_making():
+        return this_process()
+    inherited = os.environ.get(_LAUNCH_VARIABLE, "").split("|")
+    if len(inherited) == 4:  # noqa: PLR2004  # a Process has four fields
+        return Process(inherited[0], int(inherited[1]), inherited[2], int(inherited[3]))
+    return _process(os.getppid() if parent is None or parent.pid is None else parent.pid)
+
+
+def _is_worker_in_the_making() -> bool:
+    """Whether multiprocessing started this interpreter: while it imports, it knows no parent yet."""
+    starts = ("from multiprocessing.spawn import spawn_main", "from multiprocessing.forkserver import main")
+    return any(argument.startswith(starts) for argument in sys.orig_argv)
 
 
 def _process(pid: int) -> Process:

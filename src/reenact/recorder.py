@@ -30,6 +30,9 @@ inert: ContextVar[bool] = ContextVar("reenact_inert", default=False)
 """Set while a replay builds and steps an env: a recorder in the user's factory must not record it."""
 
 
+this_launch()  # now: a script's workers may record before the script does, with a variable of whoever started it
+
+
 class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Logs every episode, and keeps the statistics of `gymnasium.wrappers.RecordEpisodeStatistics`.
 
