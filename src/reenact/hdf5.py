@@ -141,14 +141,14 @@ class Hdf5File:
     def read_afresh(self, name: str) -> Array:
         """Reads all of a small dataset, past what HDF5 remembers of it."""
         with self.guarded():
-            self._datasets[name].id.refresh()
+            self._datasets[name].refresh()
             found: Array = self._datasets[name][:]
             return found
 
     def _extent(self, name: str, *, fresh: bool) -> int:
         dataset = self._datasets[name]
         if fresh:
-            dataset.id.refresh()
+            dataset.refresh()  # not `id.refresh`: h5py remembers the shape
         rows = int(dataset.shape[0])
         claimed = rows * int(np.prod(dataset.shape[1:], dtype=object)) * dataset.dtype.itemsize
         if claimed > self.path.stat().st_size * _DENSEST:
