@@ -36,15 +36,21 @@ class Keeper(gym.Env[np.ndarray, np.ndarray]):
         self.render_mode, self.kwargs = render_mode, kwargs
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002  # Gymnasium's
     ) -> tuple[Any, dict[str, Any]]:
+        """Starts."""
         super().reset(seed=seed)
         return np.zeros(2, np.float32), {}
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Goes on."""
         return np.zeros(2, np.float32), float(np.sum(action)), True, False, {}
 
     def render(self) -> np.ndarray:
+        """Draws."""
         return np.eye(32, dtype=np.uint8)[..., None].repeat(3, 2) * 255
 
 
@@ -57,6 +63,7 @@ class Shift(gym.ActionWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
         self.by = by
 
     def action(self, action: Any) -> Any:
+        """Adds."""
         return action + self.by
 
 
@@ -65,6 +72,7 @@ class Silent(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def twice(reward: Any) -> Any:
+    """Doubles."""
     return 2 * reward
 
 
@@ -91,12 +99,14 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def through_json(env: gym.Env[Any, Any], *, mine: bool = True) -> gym.Env[Any, Any]:
+    """Writes an env down, and makes it again."""
     taken, problems = recipe.take(env)
     assert not problems
     return recipe.rebuild(jsontags.dumps(taken), mine=mine, render_mode=None)
 
 
 def record(folder: Path, env: gym.Env[Any, Any] | None = None) -> Path:
+    """Records five steps."""
     recorder = reenact.Recorder(env or gym.make("CartPole-v1", max_episode_steps=5), run=folder)
     recorder.reset(seed=1)
     for _ in range(5):
@@ -141,7 +151,7 @@ def test_arguments_survive_in_value_and_type() -> None:
 
 
 def test_arguments_survive_in_a_log(tmp_path: Path) -> None:
-    """A tuple in a wrapper's arguments and an array in the env's stand in the segment once tagged, and replay."""
+    """A tuple in a wrapper's arguments, and in the env's, stands in the segment tagged once, and replays."""
     env = gym.make("Keeper-v0", size=(2, 3), table=np.arange(3))
     run = record(tmp_path / "run", ReshapeObservation(env, (1, 2)))
     with h5py.File(run / "segment-00000.h5", locking=False) as file:
@@ -156,14 +166,14 @@ def test_wrappers_come_back_in_their_order_with_their_arguments() -> None:
     env: gym.Env[Any, Any] = Shift(gym.make("Keeper-v0"), by=np.array([0.5, 0.25]))
     env = TimeLimit(FlattenObservation(RescaleAction(env, np.float32(-2), np.float32(2))), 7)
     found: Any = through_json(env)
-    assert [type(wrapper).__name__ for wrapper in recipe._wrappers(found)] == [  # noqa: SLF001  # bare structure
+    assert [type(wrapper).__name__ for wrapper in recipe._wrappers(found)] == [  # noqa: SLF001  # no public way  # bare structure
         "TimeLimit", "FlattenObservation", "RescaleAction", "Shift"
     ]  # fmt: skip
     assert np.array_equal(found.env.env.env.by, [0.5, 0.25])
 
 
 def test_wrappers_that_change_nothing_are_left_out(tmp_path: Path) -> None:
-    """Statistics, videos, checks and other recorders are no part of a recipe, and neither is the render mode."""
+    """Statistics, videos, checks, recorders and the render mode are no part of a recipe."""
     env = gym.make("CartPole-v1", render_mode="rgb_array")
     env = RecordEpisodeStatistics(reenact.Recorder(env, run=tmp_path / "inner"))
     taken, problems = recipe.take(env)
@@ -194,7 +204,7 @@ def test_a_default_time_limit_and_a_changed_one_are_both_kept() -> None:
     ],
 )
 def test_what_can_not_be_rebuilt_is_named_at_construction(tmp_path: Path, wrap: Any, said: str) -> None:
-    """A lambda, a wrapper without its arguments, and one whose state outlives a reset are named, with the way out."""
+    """A lambda, lost arguments, and state that outlives a reset are named, with the way out."""
     with pytest.warns(UserWarning, match=rf"{said}.*--env"):
         reenact.Recorder(wrap(gym.make("CartPole-v1")), run=tmp_path / "run").close()
 
@@ -349,14 +359,15 @@ def test_the_user_s_factory_stands_in_for_a_stranger_s_recipe(tmp_path: Path) ->
     """With --env nothing of the recipe is followed."""
     run = record(tmp_path / "run")
     forge(run, id="Nowhere-v0", entry_point="os:system")
-    (result,) = reenact.verify(run, env=lambda render_mode: gym.make("CartPole-v1", max_episode_steps=5))
+    (result,) = reenact.verify(run, env=lambda **_: gym.make("CartPole-v1", max_episode_steps=5))
     assert result.verdict == "exact"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "{}", "null", '{"id": 3, "wrappers": []}', '{"id": "CartPole-v1", "wrappers": 5, "kwargs": {}}',
+        "", "[]", "{}", "null", '{"id": 3, "wrappers": []}',
+        '{"id": "CartPole-v1", "wrappers": 5, "kwargs": {}}',
         json.dumps({**CARTPOLE, "wrappers": [5]}),
         json.dumps({**CARTPOLE, "wrappers": [{}]}),
         json.dumps({**CARTPOLE, "wrappers": [{"entry_point": 4, "kwargs": {}}]}),
@@ -367,7 +378,7 @@ def test_the_user_s_factory_stands_in_for_a_stranger_s_recipe(tmp_path: Path) ->
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("mine", [True, False])
-def test_a_damaged_recipe_is_told_in_one_line(text: str, mine: bool) -> None:  # noqa: FBT001  # pytest gives it
+def test_a_damaged_recipe_is_told_in_one_line(text: str, mine: bool) -> None:  # pytest gives it
     """A recipe that can't be followed raises RecipeError, whatever is wrong with it."""
     with pytest.raises(RecipeError) as caught:
         recipe.rebuild(text, mine=mine, render_mode="rgb_array")

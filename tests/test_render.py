@@ -1,10 +1,10 @@
-"""Replaying: which videos are made, what they show, what is said of them; files are read with ffmpeg and bare h5py."""
+"""Replaying: which videos are made, what they show, what is said of them; read with ffmpeg and bare h5py."""
 
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -27,7 +27,7 @@ RAISE, NAN, INTERRUPT = 3, 2, 4
 class Meter(gym.Env[np.ndarray, int]):
     """Draws its step and its state as blocks; one action raises, another makes the reward NaN."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012  # as Gymnasium has it
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012  # as Gymnasium has it  # as Gymnasium has it
 
     def __init__(
         self, render_mode: str | None = None, *, drift_from: int = 1000, length: int = LENGTH
@@ -40,6 +40,7 @@ class Meter(gym.Env[np.ndarray, int]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts."""
         super().reset(seed=seed)
         if options and options.get("fail"):
             raise LookupError("no such start")
@@ -47,6 +48,7 @@ class Meter(gym.Env[np.ndarray, int]):
         return self.observation(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Goes on."""
         if action == RAISE:
             raise ValueError("out of order") if self.drift_from == 1000 else TypeError("out of order")
         if action == INTERRUPT:
@@ -59,9 +61,11 @@ class Meter(gym.Env[np.ndarray, int]):
         return self.observation(), reward, self.time >= self.length, False, {}
 
     def observation(self) -> np.ndarray:
+        """What the agent sees."""
         return np.array([self.time, self.value], np.float32)
 
     def render(self) -> np.ndarray:
+        """Draws."""
         frame = np.full((64, 96, 3), 90, np.uint8)
         for at in range(12):
             number = self.time | int(self.value * 64) << 6
@@ -72,7 +76,7 @@ class Meter(gym.Env[np.ndarray, int]):
 class Blind(Meter):
     """Can't draw."""
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012  # as Gymnasium has it
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012  # as Gymnasium has it  # as Gymnasium has it
 
 
 for name in ("Meter", "Blind"):
@@ -105,6 +109,7 @@ def record(
 
 
 def files(folder: Path) -> list[str]:
+    """The names of what lies in a folder."""
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
@@ -120,6 +125,7 @@ def decode(path: Path | str | None) -> np.ndarray:
 
 
 def fps_of(path: Path | str | None) -> float:
+    """The rate that ffmpeg says the file has."""
     told = subprocess.run([FFMPEG, "-i", str(path)], capture_output=True, check=False).stderr.decode()
     found = re.search(r"([\d.]+) fps", told)
     assert found, told
@@ -178,7 +184,7 @@ def has_banner(frame: np.ndarray) -> bool:
 def test_selections_unite_in_episode_order(
     tmp_path: Path, options: dict[str, Any], numbers: list[int]
 ) -> None:
-    """Each way to pick episodes picks what it says, and picks unite; with none it is RecordVideo's capped cubic."""
+    """Each way to pick picks what it says, picks unite, and with none it is the capped cubic."""
     run = record(tmp_path / "run", 12, env=gym.make("Meter-v0", length=1))
     results = reenact.replay(run, **options)
     assert [result.episode for result in results] == numbers
@@ -225,6 +231,7 @@ class Watched(RecordVideo):
     clips: dict[str, list[np.ndarray]]
 
     def stop_recording(self) -> None:
+        """Keeps the frames first."""
         self.clips[str(self._video_name)] = list(self.recorded_frames)
         super().stop_recording()
 
@@ -242,7 +249,7 @@ class Watched(RecordVideo):
     ],
 )
 def test_clips_are_those_of_record_video(tmp_path: Path, triggers: dict[str, Any], video_length: int) -> None:
-    """Clips have RecordVideo's names and begin at its frames, and hold video_length of them, where it writes one more."""
+    """Clips have RecordVideo's names and first frames, and video_length of them, where it writes one more."""
     upstream = tmp_path / "upstream"
     recorder = reenact.Recorder(gym.make("Meter-v0", render_mode="rgb_array"), run=tmp_path / "run")
     env = Watched(recorder, str(upstream), video_length=video_length, name_prefix="clip", **triggers)
@@ -266,7 +273,7 @@ def test_clips_are_those_of_record_video(tmp_path: Path, triggers: dict[str, Any
 
 
 def test_clips_of_several_segments_bear_their_numbers(tmp_path: Path) -> None:
-    """Steps are counted for each env instance, and where there are several, a clip's name ends in its segment."""
+    """Steps are counted for each env instance; where there are several, the segment is in the name."""
     record(tmp_path / "run", 1)
     record(tmp_path / "run", 1)
     results = reenact.replay(tmp_path / "run", step_trigger=lambda step: step == 2, video_length=3)
@@ -275,7 +282,7 @@ def test_clips_of_several_segments_bear_their_numbers(tmp_path: Path) -> None:
 
 
 def test_a_clip_is_exact_only_if_its_episodes_are_to_their_ends(tmp_path: Path) -> None:
-    """A difference after a clip's last frame, but within an episode that it touches, makes the clip diverged."""
+    """A difference after a clip's last frame, within an episode that it touches, is its too."""
     run = record(tmp_path / "run", 2)
     tamper(run, 0, LENGTH, 0.5)
     (result,) = reenact.replay(run, step_trigger=lambda step: step == 0, video_length=2)
@@ -287,7 +294,7 @@ def test_a_clip_is_exact_only_if_its_episodes_are_to_their_ends(tmp_path: Path) 
 
 
 def test_a_diverged_replay_is_marked_from_where_it_can_not_be_trusted(tmp_path: Path) -> None:
-    """Only a -diverged video is left, with a banner on each frame after the last agreed fingerprint and on none before."""
+    """Only a -diverged video is left: a banner from the last agreed fingerprint on, and none before."""
     run = record(tmp_path / "run", 3, fingerprint_every=4)
     tamper(run, 1, 7, 0.5)
     results = reenact.replay(run, "all", lossless=True)
@@ -358,7 +365,7 @@ def test_an_env_that_wavers_never_gets_a_plain_name(tmp_path: Path) -> None:
 
 
 def test_an_env_that_wavers_is_marked_wherever_it_went_astray(tmp_path: Path) -> None:
-    """Where the second filming goes astray sooner than the first, no frame of that is left without the banner."""
+    """Where the second take goes astray sooner than the first, no frame of that lacks the banner."""
     run = record(tmp_path / "run", 1, fingerprint_every=1)
     made: list[Meter] = []
 
@@ -376,7 +383,7 @@ def test_an_env_that_wavers_is_marked_wherever_it_went_astray(tmp_path: Path) ->
 
 
 def test_a_video_that_is_there_is_not_made_again(tmp_path: Path) -> None:
-    """The same episode with the same options is done already: the file stays as it is, and counts as exact."""
+    """The same episode with the same options is done: the file stays, and counts as exact."""
     run = record(tmp_path / "run", 1)
     (first,) = reenact.replay(run, "all")
     before = Path(str(first.path)).stat()
@@ -410,7 +417,7 @@ def test_changed_options_are_refused_without_overwrite(tmp_path: Path, change: d
 
 @pytest.mark.parametrize("name", ["run-episode-0.mp4", "run-episode-0-diverged.mp4"])
 def test_a_foreign_file_is_never_replaced_unasked(tmp_path: Path, name: str) -> None:
-    """A file of the video's name that reenact did not make stays as it is, byte for byte, unless overwrite=True."""
+    """A file of the video's name that reenact did not make stays as it is, unless overwrite=True."""
     run = record(tmp_path / "run", 1)
     if "diverged" in name:
         tamper(run, 0, 5, 0.5)
@@ -434,7 +441,7 @@ def test_another_run_s_video_is_not_taken_for_this_one_s(tmp_path: Path) -> None
 
 
 def test_the_source_stands_in_the_metadata(tmp_path: Path) -> None:
-    """Run, address, seed, return, length, verdict, options and versions can be read from the mp4 with ffmpeg alone."""
+    """Run, address, seed, return, length, verdict, options and versions stand in the mp4."""
     run = record(tmp_path / "run", 2)
     _, result = reenact.replay(run, "all", fps=12.5)
     comment = comment_of(result.path)
@@ -578,7 +585,7 @@ def test_reset_options_and_actions_after_the_end_are_kept_apart(tmp_path: Path) 
 
 
 def test_a_tolerance_is_never_called_exact(tmp_path: Path) -> None:
-    """Within a tolerance the verdict is tolerated, the file says so in its name, and beyond it is diverged."""
+    """Within a tolerance the verdict and the file's name say tolerated; beyond it, diverged."""
     run = record(tmp_path / "run", 1)
     tamper(run, 0, 3, 0.001)
     (result,) = reenact.replay(run, "all", tolerance=0.01)
@@ -606,7 +613,8 @@ def test_an_episode_without_origin_says_that_it_needs_a_chain(tmp_path: Path) ->
 
 
 @pytest.fixture
-def factory_file(tmp_path: Path) -> Iterator[Path]:
+def factory_file(tmp_path: Path) -> Path:
+    """A training script with factories of several kinds."""
     path = tmp_path / "my_training.py"
     path.write_text(
         "import gymnasium as gym, reenact, test_render\n"
@@ -617,14 +625,14 @@ def factory_file(tmp_path: Path) -> Iterator[Path]:
         "class broken:\n    def __init__(self, render_mode=None):\n        raise ZeroDivisionError('mine')\n"
         "if __name__ == '__main__':\n    raise SystemExit('the training must not run')\n"
     )
-    yield path
+    return path
 
 
 @pytest.mark.parametrize("form", ["file", "module", "callable"])
 def test_the_user_s_own_factory_stands_in(
     tmp_path: Path, factory_file: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    """A factory named by file, by module or given as a callable makes the env, and a Recorder in it writes nothing."""
+    """A factory by file, by module or as a callable makes the env; a Recorder in it writes nothing."""
     with pytest.warns(UserWarning, match="made without gymnasium.make"):
         run = record(tmp_path / "run", 2, env=Meter())
     assert "--env" in str(reenact.replay(run, "all")[0].error)
@@ -664,7 +672,7 @@ def test_an_error_of_the_user_s_own_code_is_not_wrapped(tmp_path: Path, factory_
 
 
 def test_a_package_that_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
-    """Gymnasium's DependencyNotInstalled becomes the episode's error, whether at construction, reset or render."""
+    """DependencyNotInstalled becomes the episode's error, be it at construction, reset or render."""
     run = record(tmp_path / "run", 1)
 
     def bare(**_: Any) -> gym.Env[Any, Any]:
@@ -717,7 +725,7 @@ def test_a_job_tells_its_observer_each_frame(tmp_path: Path) -> None:
 
     class Heard:
         total = done = 0
-        results: list[Any] = []  # noqa: RUF012  # one instance
+        results: list[Any] = []  # noqa: RUF012  # one instance  # one instance
 
         def planned(self, frames: int) -> None:
             self.total += frames

@@ -1,4 +1,4 @@
-"""Recorded in one process, replayed in another: the verdict is exact, and the frames are those of live rendering."""
+"""Recorded in one process, replayed in another: exact, with the frames of live rendering."""
 
 import itertools
 import json
@@ -62,6 +62,7 @@ np.savez(f"{folder}/live.npz", frames=np.array(frames), lengths=lengths, returns
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a fresh interpreter on this source, drawing without a screen."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "SDL_AUDIODRIVER": "dummy"}
     environment.setdefault("MUJOCO_GL", "egl")
     return subprocess.run(
@@ -116,7 +117,7 @@ def test_replays_in_another_process_show_what_live_rendering_showed(name: str, t
 
 
 def test_the_frames_compared_are_not_all_alike(tmp_path: Path) -> None:
-    """Most frames of an episode differ from the one before, so that a frame dropped or repeated would show above."""
+    """Most frames of an episode differ from the one before, so that one dropped or repeated would show."""
     recorded = run_python("-c", RECORD, json.dumps([str(tmp_path), "CartPole-v1", {}, 40, [11]]))
     assert recorded.returncode == 0, recorded.stderr
     with np.load(tmp_path / "live.npz") as live:

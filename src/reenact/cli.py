@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,10 @@ import click
 from reenact.errors import ReenactError, RunNotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click._termui_impl import ProgressBar
+
     from reenact.episode import ReplayResult
     from reenact.run import Run
 
@@ -39,7 +42,10 @@ def _guarded(call: Callable[[], Any]) -> Any:
         click.echo("stopped", err=True)
         sys.exit(_CTRL_C)
     except click.ClickException as mistake:
-        mistake.show()
+        if isinstance(mistake, click.exceptions.NoArgsIsHelpError):
+            mistake.show()  # no mistake, but a question
+        else:
+            click.echo(f"Error: {mistake.format_message()}", err=True)
         sys.exit(_WRONG_USE)
     except ReenactError as error:
         click.echo(f"Error: {error}", err=True)
@@ -61,8 +67,12 @@ _RUN = click.argument("run", required=False, type=click.Path(path_type=Path))
 def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--trigger", metavar="NAME", help="capped-cubic, or module:function of your own."),
-        click.option("--every", metavar="N", type=click.IntRange(min=1), help="Episodes whose number N divides."),
-        click.option("--episodes", metavar="LIST", help="0,250,-1 or 100:200:10 or 3.250 or all; they unite."),
+        click.option(
+            "--every", metavar="N", type=click.IntRange(min=1), help="Episodes whose number N divides."
+        ),
+        click.option(
+            "--episodes", metavar="LIST", help="0,250,-1 or 100:200:10 or 3.250 or all; they unite."
+        ),
     ):
         command = option(command)
     return command
@@ -71,7 +81,9 @@ def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
 def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON object an episode, on stdout."),
-        click.option("--tolerance", type=click.FloatRange(min=0), default=0.0, help="How far a reward may be off."),
+        click.option(
+            "--tolerance", type=click.FloatRange(min=0), default=0.0, help="How far a reward may be off."
+        ),
         click.option("--env", metavar="CODE", help="module:factory or file.py:factory that makes the env."),
     ):
         command = option(command)
@@ -82,17 +94,21 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 @_RUN
 @_selecting
 @click.option("--step-trigger", metavar="NAME", help="module:function; starts a clip after such env steps.")
-@click.option("--video-length", metavar="FRAMES", type=click.IntRange(min=0), default=0, help="Frames a clip.")
-@click.option("--video-folder", type=click.Path(path_type=Path), help="Where videos go.  [default: RUN/videos]")
+@click.option(
+    "--video-length", metavar="FRAMES", type=click.IntRange(min=0), default=0, help="Frames a clip."
+)
+@click.option(
+    "--video-folder", type=click.Path(path_type=Path), help="Where videos go.  [default: RUN/videos]"
+)
 @click.option("--name-prefix", help="Of the videos' names.  [default: the run's name]")
 @click.option("--fps", type=float, help="Frames a second.  [default: the env's render_fps, else 30]")
 @click.option("--overwrite", is_flag=True, help="Replace files that were made from something else.")
 @click.option("--no-diverged", is_flag=True, help="Leave no marked video of a diverged replay.")
 @click.option("--lossless", is_flag=True, help="Pixel-exact video; larger, and not for browsers.")
 @_reexecuting
-def replay(run: Path | None, as_json: bool, no_diverged: bool, **options: Any) -> int:  # noqa: FBT001  # click's
+def replay(run: Path | None, as_json: bool, no_diverged: bool, **options: Any) -> int:  # click's
     """Make videos of chosen episodes of RUN (the newest under runs/), each compared with the log."""
-    from reenact import render  # noqa: PLC0415
+    from reenact import render
 
     with _Watcher(as_json=as_json) as watcher:
         results = render.replay(_run(run), diverged=not no_diverged, observer=watcher, **options)
@@ -103,9 +119,9 @@ def replay(run: Path | None, as_json: bool, no_diverged: bool, **options: Any) -
 @_RUN
 @_selecting
 @_reexecuting
-def verify(run: Path | None, as_json: bool, **options: Any) -> int:  # noqa: FBT001  # click's
+def verify(run: Path | None, as_json: bool, **options: Any) -> int:  # click's
     """Re-execute and compare episodes of RUN without drawing; all of them unless told."""
-    from reenact import render  # noqa: PLC0415
+    from reenact import render
 
     with _Watcher(as_json=as_json, only_failures=True) as watcher:
         results = render.verify(_run(run), observer=watcher, **options)
@@ -117,9 +133,9 @@ def verify(run: Path | None, as_json: bool, **options: Any) -> int:  # noqa: FBT
 @reenact.command()
 @click.argument("folder", default="runs", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
-def ls(folder: Path, as_json: bool) -> int:  # noqa: FBT001  # click's
+def ls(folder: Path, as_json: bool) -> int:  # click's
     """List the runs under FOLDER (runs/), the newest last."""
-    from reenact import listing  # noqa: PLC0415
+    from reenact import listing
 
     found = listing.runs(folder)
     if not found:
@@ -134,9 +150,9 @@ def ls(folder: Path, as_json: bool) -> int:  # noqa: FBT001  # click's
 @click.option("--tail", metavar="N", type=click.IntRange(min=1), help="Only the last N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an episode.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
-def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **options: Any) -> int:  # noqa: FBT001  # click's
+def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **options: Any) -> int:  # click's
     """Show the episodes of RUN (the newest under runs/) as a table."""
-    from reenact import listing  # noqa: PLC0415
+    from reenact import listing
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: give one of them")
@@ -151,7 +167,7 @@ def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **opti
 @reenact.command()
 def demo() -> int:
     """Record 501 CartPole episodes, then make videos of 0, 250 and 500; under a minute."""
-    from reenact import demo as room  # noqa: PLC0415
+    from reenact import demo as room
 
     results = room.demo(lambda line: click.echo(line, err=True))
     for result in results:
@@ -170,7 +186,7 @@ def replay_main() -> None:
 
 
 def _run(path: Path | None) -> Run:
-    from reenact.run import find_runs, open_run  # noqa: PLC0415
+    from reenact.run import find_runs, open_run
 
     if path is not None:
         return open_run(path)
@@ -194,7 +210,7 @@ def _print(rows: list[dict[str, object]], form: str) -> None:
             click.echo(json.dumps(row))
         return
     if form == "csv":
-        import csv  # noqa: PLC0415
+        import csv
 
         if rows:
             writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
@@ -213,7 +229,8 @@ class _Watcher:
     """Prints results as they come, and a bar over frames when stderr is a terminal."""
 
     def __init__(self, *, as_json: bool, only_failures: bool = False) -> None:
-        self._as_json, self._only_failures, self._bar = as_json, only_failures, None
+        self._as_json, self._only_failures = as_json, only_failures
+        self._bar: ProgressBar[int] | None = None
 
     def __enter__(self) -> _Watcher:
         return self

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 
 import reenact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EPISODES = 501
 SHOWN = (0, 250, 500)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reenact import recipe, video
-from reenact.episode import Divergence, ReplayResult, finite
+from reenact.episode import Divergence, OriginName, ReplayResult, finite
 from reenact.errors import ReenactError, ReplayError, VideoError
-from reenact.films import Film
 from reenact.reexecute import NEEDS_CHAIN, Reexecution, Stage, describe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reenact.films import Film
     from reenact.logged import Episode
 
 BANNER = "DIVERGED: not what happened"
@@ -122,6 +123,7 @@ class _Take:
         self._film, self._options = film, options
         self._writer: video.VideoWriter | None = None
         self._difference: Divergence | None = None
+        self._origin: OriginName | None = None
 
     def __enter__(self) -> _Take:
         return self
@@ -153,14 +155,14 @@ class _Take:
                     )
                     self._writer.write(video.draw_banner(frame, BANNER) if marked else frame)
                     tell(1)
+            self._origin = self._origin or run.origin
             if run.divergence is not None:
                 self._difference = self._difference or run.divergence
                 self.untrusted[address] = run.divergence.since + 1
 
     def result(self) -> ReplayResult:
         """Says how it went."""
-        origin = self._film.parts[0].episode.origins[0].name
-        return result_of(self._film, self._options.tolerance, self._difference, origin)
+        return result_of(self._film, self._options.tolerance, self._difference, self._origin)
 
     def keep(
         self, result: ReplayResult, path: Path, source: dict[str, object], *, replaces: bool
@@ -211,7 +213,9 @@ def _provenance(film: Film, result: ReplayResult) -> dict[str, object]:
     }
 
 
-def result_of(film: Film, tolerance: float, difference: Divergence | None, origin: str) -> ReplayResult:
+def result_of(
+    film: Film, tolerance: float, difference: Divergence | None, origin: str | None
+) -> ReplayResult:
     """Says what came of a film that was re-executed."""
     episode = film.parts[0].episode
     many = {part.episode.address: part.episode for part in film.parts}

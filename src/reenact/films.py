@@ -5,13 +5,14 @@ A film is what one video shows: frames of one episode, or of several in a row fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reenact.selection import ClipTrigger, Trigger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reenact.logged import Episode
     from reenact.run import Run
 
@@ -57,49 +58,39 @@ def clips(
         for segment in segments
         if segment.predecessor >= 0 and not segment.gap
     }
-    suffix = len(segments) > 1
     for segment in segments:
         if segment.predecessor >= 0 and not segment.gap:
             continue
         camera = ClipTrigger(step_trigger, numbers.__contains__ if numbers else None, video_length)
-        name: str | None = None
-        parts: list[Part] = []
-        at: int | None = segment.number
-        while at is not None:
-            for episode, trailing in run.timeline(at):
-                first = 0
-                for frame in range(episode.length + 1):
-                    # a trigger may start a new clip under the very frame that another one would have had
-                    clip = camera.reset(episode.number) if frame == 0 else camera.step()
-                    if clip != name:
-                        if name is not None:
-                            yield from _cut(
-                                prefix, name, parts, episode, (first, frame), suffix, segment.number
-                            )
-                        name, parts, first = clip, [], frame
-                if name is not None:
-                    parts.append(Part(episode, first, episode.length + 1))
-                camera.skip(trailing)
-            at = follows.get(at)
+        tail = f"-{segment.number}" if len(segments) > 1 else ""
+        for name, parts in _takes(_history(run, segment.number, follows), camera):
+            yield Film(f"{prefix}-{name}{tail if name.startswith('step') else ''}", tuple(parts))
+
+
+def _history(run: Run, segment: int, follows: dict[int, int]) -> Iterator[tuple[Episode, int]]:
+    """Yields all that an env instance did, across the segments that took over from one another."""
+    at: int | None = segment
+    while at is not None:
+        yield from run.timeline(at)
+        at = follows.get(at)
+
+
+def _takes(history: Iterator[tuple[Episode, int]], camera: ClipTrigger) -> Iterator[tuple[str, list[Part]]]:
+    name: str | None = None
+    parts: list[Part] = []
+    for episode, trailing in history:
+        first = 0
+        for frame in range(episode.length + 1):
+            # a trigger may start a new clip under the very frame that another one would have had
+            clip = camera.reset(episode.number) if frame == 0 else camera.step()
+            if clip != name:
+                if name is not None and frame > first:
+                    parts.append(Part(episode, first, frame))
+                if name is not None and parts:
+                    yield name, parts
+                name, parts, first = clip, [], frame
         if name is not None:
-            yield _clip_film(prefix, name, parts, suffix, segment.number)
-
-
-def _cut(
-    prefix: str,
-    name: str,
-    parts: list[Part],
-    episode: Episode,
-    frames: tuple[int, int],
-    suffix: bool,
-    segment: int,
-) -> Iterator[Film]:
-    if frames[1] > frames[0]:
-        parts = [*parts, Part(episode, *frames)]
-    if parts:
-        yield _clip_film(prefix, name, parts, suffix, segment)
-
-
-def _clip_film(prefix: str, name: str, parts: list[Part], suffix: bool, segment: int) -> Film:
-    tail = f"-{segment}" if suffix and name.startswith("step") else ""
-    return Film(f"{prefix}-{name}{tail}", tuple(parts))
+            parts.append(Part(episode, first, episode.length + 1))
+        camera.skip(trailing)
+    if name is not None:
+        yield name, parts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from reenact.episode import finite
@@ -10,6 +11,9 @@ from reenact.errors import DamagedError
 from reenact.run import Run, find_runs, open_run
 from reenact.selection import Episodes, Trigger, named_trigger, select
 from reenact.usercode import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def runs(folder: Path) -> list[dict[str, object]]:
@@ -84,8 +88,13 @@ def episodes(
 
 def notes(run: Run) -> list[str]:
     """Says what the table can't: how much there is in all, what still runs, which segments were killed."""
-    lines = [f"{len(run)} episodes, {int(run.lengths.sum())} steps, in {len(run.segments)} segments of {run.path}"]
-    lines += [f"live: segment {e.segment} is {e.length} steps into an episode, return {e.return_:g} so far" for e in run.live]
+    lines = [
+        f"{len(run)} episodes, {int(run.lengths.sum())} steps, in {len(run.segments)} segments of {run.path}"
+    ]
+    lines += [
+        f"live: segment {e.segment} is {e.length} steps into an episode, return {e.return_:g} so far"
+        for e in run.live
+    ]
     killed = [str(segment.number) for segment in run.segments if segment.state == "killed"]
     if killed:
         lines.append(f"killed: segment {', '.join(killed)}; what was committed is above")

@@ -9,6 +9,7 @@ comes from the local registry or from a package in `TABLE`, its wrappers from Gy
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import hmac
 import importlib
@@ -83,6 +84,7 @@ _OUTLIVES_RESETS = frozenset(
         "gymnasium.wrappers.stateful_reward:NormalizeReward",
     }
 )
+_STAND_IN = "replay with --env module:factory"
 _WAY_OUT = "record below it, or replay with --env module:factory"
 
 
@@ -90,8 +92,8 @@ def take(env: Env) -> tuple[dict[str, Any], list[str]]:
     """Writes down how an env is rebuilt.
 
     Returns:
-        The recipe, to be written with `jsontags.dumps`, and a line for each thing in it that a replay won't be able to follow. Recipes with
-        such lines are logged all the same: `--env` can stand in.
+        The recipe, to be written with `jsontags.dumps`, and a line for each thing in it that a replay
+        won't be able to follow. Recipes with such lines are logged all the same: `--env` can stand in.
     """
     problems: list[str] = []
     base = env.unwrapped
@@ -128,15 +130,15 @@ def take(env: Env) -> tuple[dict[str, Any], list[str]]:
     named = _modules(recipe)
     if "__main__" in named:
         problems.append(
-            "a part of it is defined in the training script itself: move that to a module of its own, or replay with "
-            "--env path/to/script.py:factory"
+            "a part of it is defined in the training script itself: move that to a module of its own, "
+            "or replay with --env path/to/script.py:factory"
         )
     recipe["paths"] = sorted({folder for name in named if (folder := _own_folder(name)) is not None})
     return recipe, problems
 
 
 def versions(recipe: dict[str, Any]) -> dict[str, str]:
-    """Returns the versions that an episode may depend on: Python, platform, Gymnasium, NumPy, the env's package."""
+    """Returns the versions that an episode may depend on: of Python, Gymnasium, the env's package."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     packages = {"reenact", "gymnasium", "numpy", *(module.partition(".")[0] for module in recipe["modules"])}
     packages |= {name for name in ("mujoco", "Box2D", "ale_py", "pygame") if name in sys.modules}
@@ -165,7 +167,7 @@ def rebuild(text: str, *, mine: bool, render_mode: str | None) -> Env:
 
     Args:
         text: the recipe, as JSON.
-        mine: whether its signature holds; if not, nothing is imported but Gymnasium and the packages in `TABLE`.
+        mine: whether its signature holds; if not, only Gymnasium and the packages in `TABLE` are imported.
         render_mode: "rgb_array", or None not to render.
 
     Raises:
@@ -173,40 +175,34 @@ def rebuild(text: str, *, mine: bool, render_mode: str | None) -> Env:
         RecipeError: it can't be followed, or the env has no such render mode.
     """
     raw = _checked(text)
-    env_id, wrappers = raw["id"], raw["wrappers"]
     if mine:  # from where they were, after all that is importable anyway
         sys.path += [path for path in raw.get("paths", []) if path not in sys.path]
 
     def load(name: str) -> object:
         return _load(name, mine=mine)
 
-    if env_id is None:
-        raise RecipeError("the env was made without gymnasium.make: replay with --env module:factory")
     spec = _spec(raw, mine=mine)
-    for wrapper in wrappers:
-        if wrapper["kwargs"] is None:
-            raise RecipeError(
-                f"{wrapper['entry_point']} did not record its arguments: replay with --env module:factory"
-            )
-    if raw["kwargs"] is None:
-        raise RecipeError(f"{env_id}'s arguments could not be kept: replay with --env module:factory")
     bare = EnvSpec(spec.id, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True)
     kwargs = _read(raw["kwargs"], load)
     modes = _render_modes(spec)
     if render_mode is not None and modes is not None and render_mode not in modes:
         raise RecipeError(
-            f"{env_id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}"
+            f"{spec.id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}"
         )
     env = gym.make(bare, render_mode=render_mode, **kwargs) if render_mode else gym.make(bare, **kwargs)
+    return _wrapped(env, raw["wrappers"], load)
+
+
+def _wrapped(env: Env, wrappers: list[dict[str, Any]], load: jsontags.Load) -> Env:
     inner = [_name(type(wrapper)) for wrapper in reversed(list(_wrappers(env)))]
     if inner == [wrapper["entry_point"] for wrapper in wrappers[: len(inner)]]:
         wrappers = wrappers[len(inner) :]  # the entry point puts these around the env itself
     for wrapper in wrappers:
+        if wrapper["entry_point"] in _WITHOUT_EFFECT:
+            continue  # no recipe of ours has them, and a stranger's RecordVideo would write files
         made: Any = load(wrapper["entry_point"])
         if not (isinstance(made, type) and issubclass(made, gym.Wrapper)):
-            raise RecipeError(
-                f"{wrapper['entry_point']} is no gymnasium.Wrapper: replay with --env module:factory"
-            )
+            raise RecipeError(f"{wrapper['entry_point']} is no gymnasium.Wrapper: {_STAND_IN}")
         env = made(env, **_read(wrapper["kwargs"], load))
     return env
 
@@ -224,13 +220,16 @@ def _checked(text: str) -> dict[str, Any]:
             and not _RESERVED.intersection(raw["kwargs"] or {})
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RecipeError(
-            f"the log's recipe is damaged ({error}): replay with --env module:factory"
-        ) from error
+        raise RecipeError(f"the log's recipe is damaged ({error}): {_STAND_IN}") from error
     if not sound:
-        raise RecipeError(
-            "the log's recipe is damaged (a part is of another kind): replay with --env module:factory"
-        )
+        raise RecipeError(f"the log's recipe is damaged (a part is of another kind): {_STAND_IN}")
+    if raw["id"] is None:
+        raise RecipeError(f"the env was made without gymnasium.make: {_STAND_IN}")
+    if raw["kwargs"] is None:
+        raise RecipeError(f"{raw['id']}'s arguments could not be kept: {_STAND_IN}")
+    for wrapper in raw["wrappers"]:
+        if wrapper["kwargs"] is None:
+            raise RecipeError(f"{wrapper['entry_point']} did not record its arguments: {_STAND_IN}")
     found: dict[str, Any] = raw
     return found
 
@@ -385,7 +384,11 @@ def _arguments(
 
 def _key() -> bytes:
     """The user's key, made at first use; where no folder can be written, one for this process alone."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return _key_in(os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state"))
+
+
+@functools.cache  # verifying thousands of episodes asks for it each time
+def _key_in(state: str) -> bytes:
     path = Path(state) / "reenact" / "key"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

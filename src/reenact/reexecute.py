@@ -7,19 +7,24 @@ The first difference is kept; the frames go on to the episode's end, for whoever
 from __future__ import annotations
 
 import contextlib
+import functools
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
 from reenact import origin, recipe
-from reenact.episode import Divergence, EpisodeData, Origin
+from reenact.episode import Divergence, EpisodeData, Origin, OriginName
 from reenact.errors import ReenactError, ReplayError
 from reenact.fingerprint import fingerprint
 from reenact.recorder import inert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reenact.recipe import EnvFactory
 
 Array = np.ndarray[Any, Any]
 Env = gym.Env[Any, Any]
@@ -46,7 +51,7 @@ class Stage:
 
     recipe: str
     signature: str
-    factory: recipe.EnvFactory | None = None
+    factory: EnvFactory | None = None
 
     @contextlib.contextmanager
     def open(self, render_mode: str | None) -> Iterator[Env]:
@@ -85,7 +90,8 @@ class Reexecution:
         data: the episode.
         start: the origin to use.
         render: whether to draw; without it each frame is None.
-        tolerance: how far a reward may be off, and the return by so much a step; above 0 fingerprints are left out.
+        tolerance: how far a reward may be off, and the return by so much a step; above 0
+            fingerprints are left out.
         first: the env instance's first reset, where its camera was set.
     """
 
@@ -104,12 +110,17 @@ class Reexecution:
         self._check = _Check(data, tolerance)
 
     @property
+    def origin(self) -> OriginName:
+        """What it is started from."""
+        return self._start.name
+
+    @property
     def divergence(self) -> Divergence | None:
         """The first difference so far; after the last frame None means that the episode was exact."""
         return self._check.divergence
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields a frame after the reset and after each step, to the end of the episode or of the env's patience.
+        """Yields a frame after the reset and after each step, to the episode's end or the env's.
 
         Raises:
             ReplayError: it can't be started.
@@ -117,34 +128,17 @@ class Reexecution:
         data, check = self._data, self._check
         if self._render and self._first is not None:
             _set_camera(self.env, self._first)
-        try:
-            observation = _reset(self.env, self._start, data.options)
-        except ReenactError:
-            raise
-        except gym.error.DependencyNotInstalled as error:
-            if data.error is None:
-                raise  # it says what to install, and nothing about the episode
-            check.raised(0, error, "reset")
+        started = self._try(0, "reset", lambda: (_reset(self.env, self._start, data.options),))
+        if started is None:
             return
-        except (
-            Exception
-        ) as error:  # the env may raise anything; whether it should have is the verdict's matter
-            check.raised(0, error, "reset")
-            return
-        check.observation(0, observation)
+        check.observation(0, started[0])
         yield self._frame()
         total: Any = 0.0
         for step, action in enumerate(data.actions, 1):
-            try:
-                observation, reward, terminated, truncated, _ = self.env.step(action)
-            except gym.error.DependencyNotInstalled as error:
-                if data.error is None:
-                    raise
-                check.raised(step, error, "step")
+            stepped = self._try(step, "step", functools.partial(self.env.step, action))
+            if stepped is None:
                 return
-            except Exception as error:  # as above
-                check.raised(step, error, "step")
-                return
+            observation, reward, terminated, truncated, _ = stepped
             if step > data.length:
                 check.missing_error(step)
                 return
@@ -159,6 +153,18 @@ class Reexecution:
                 return  # `ending` has seen it; stepping on is undefined
         if data.error is not None and len(data.actions) == data.length:
             check.missing_error(data.length)
+
+    def _try(self, step: int, where: str, call: Callable[[], Any]) -> Any:
+        """Returns what the env returned, or None where it raised: the verdict says whether it should have."""
+        try:
+            return call()
+        except ReenactError:
+            raise
+        except Exception as error:  # the env may raise anything
+            if isinstance(error, gym.error.DependencyNotInstalled) and self._data.error is None:
+                raise  # it says what to install, and nothing about the episode
+            self._check.raised(step, error, where)
+            return None
 
     def _frame(self) -> Any:
         return self.env.render() if self._render else None
@@ -225,7 +231,8 @@ def _reset(env: Env, start: Origin, options: dict[str, Any] | None) -> object:
         raise ReplayError(f"its reset options could not be logged: {options['$unloggable']}")
     if start.name == "seed":
         return env.reset(seed=start.seed, options=options)[0]
-    assert start.rng is not None
+    if start.rng is None:
+        raise ReplayError("its RNG state is missing")
     try:
         origin.restore_rng(env, start.rng)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -272,4 +279,5 @@ NEEDS_CHAIN = (
 def describe(divergence: Divergence) -> str:
     """Says a divergence in one line."""
     after = f"began after step {divergence.since}" if divergence.since >= 0 else "began at the reset"
-    return f"{divergence.field} at step {divergence.step}: expected {divergence.expected}, got {divergence.got} ({after})"
+    found = f"expected {divergence.expected}, got {divergence.got}"
+    return f"{divergence.field} at step {divergence.step}: {found} ({after})"

@@ -1,21 +1,27 @@
-"""The job: a selection -> films -> re-execution -> videos and results. Alone in knowing paths and episodes both."""
+"""The job: a selection -> films -> re-execution -> videos and results.
+
+Alone, with `filming`, in knowing paths and episodes both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
 from reenact import filming, films, recipe, usercode, video
-from reenact.episode import ReplayResult
 from reenact.errors import ReenactError, SelectionError
-from reenact.films import Film
 from reenact.run import Run, open_run
 from reenact.selection import Episodes, Trigger, named_trigger, select
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from reenact.episode import ReplayResult
+    from reenact.films import Film
 
 RunLike = Run | str | PathLike[str]
 
@@ -33,7 +39,7 @@ class Observer(Protocol):
         """One episode or clip is done."""
 
 
-def replay(  # noqa: PLR0913  # one keyword an option of the command
+def replay(  # one keyword an option of the command
     run: RunLike,
     episodes: Episodes = None,
     *,
@@ -69,7 +75,8 @@ def replay(  # noqa: PLR0913  # one keyword an option of the command
         fps: frames a second; None: the env's `render_fps`, else 30.
         env: "module:factory", "path/to/file.py:factory" or a callable that takes `render_mode` by keyword
             and returns the env as it stood under the recorder, for a recipe that can't be followed.
-        tolerance: how far a reward may be off; above 0 fingerprints are left out, and the best verdict is "tolerated".
+        tolerance: how far a reward may be off; above 0 fingerprints are left out, and the best
+            verdict is "tolerated".
         overwrite: whether files made from something else are replaced.
         diverged: whether a diverged replay leaves a marked video.
         lossless: whether the video's pixels are the frames' to the bit (not for browsers).
@@ -132,7 +139,10 @@ def verify(
     tolerance: float = 0.0,
     observer: Observer | None = None,
 ) -> list[ReplayResult]:
-    """Re-executes episodes without drawing, and compares; all of them unless told. Arguments as in `replay`."""
+    """Re-executes episodes without drawing, and compares; all of them unless told.
+
+    Arguments and errors are those of `replay`.
+    """
     opened = _opened(run)
     numbers = select(opened, episodes, every=every, trigger=_callable_trigger(trigger))
     factory = usercode.load(env) if isinstance(env, str) else env
@@ -145,7 +155,7 @@ def verify(
         with filming.reexecution(episode, factory, tolerance, render=False) as reexecution:
             for _ in reexecution:
                 tell(1)
-        return filming.result_of(film, tolerance, reexecution.divergence, origin=episode.origins[0].name)
+        return filming.result_of(film, tolerance, reexecution.divergence, origin=reexecution.origin)
 
     return _each(wanted, total, observer, one)
 
