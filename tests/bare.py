@@ -1,4 +1,4 @@
-"""Reads segments with h5py and zlib alone, so that a bug of the package's reader can't hide one of its writer."""
+"""Reads segments with h5py and zlib alone: a bug of the package's reader can't hide one of its writer."""
 
 from __future__ import annotations
 
@@ -30,15 +30,18 @@ class Bare:
     states: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def blob(self, ref: np.void) -> bytes:
+        """What a heap reference points to."""
         data = self.heap[int(ref["offset"]) : int(ref["offset"]) + int(ref["length"])]
         assert len(data) == ref["length"]
         assert not data or crc32(data) == ref["crc"]
         return data
 
     def details(self, row: np.void) -> dict[str, Any]:
+        """Options, error and long seed of an episode."""
         return json.loads(self.blob(row["details"]) or "{}")
 
     def column(self, name: str, row: np.void) -> np.ndarray:
+        """An episode's part of a column."""
         return self.columns[name][int(row["first_step"]) : int(row["first_step"]) + int(row["n_actions"])]
 
     def action_kinds(self, row: np.void) -> list[Any]:
@@ -49,10 +52,12 @@ class Bare:
 
     @property
     def ended(self) -> list[str]:
+        """How the episodes ended."""
         return [ENDED[int(row["ended"])] for row in self.rows]
 
 
 def sound(row: np.void) -> bool:
+    """Whether a row's CRC holds."""
     return crc32(row.tobytes()[:-4]) == row["crc"]
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from bare import Bare, only, segments
 from gymnasium import spaces
 from gymnasium.wrappers import RecordEpisodeStatistics, RecordVideo, TimeLimit
 
+from bare import Bare, only, segments
 from reenact import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:reenact. episodes of this env can't be replayed:UserWarning")
@@ -35,7 +35,8 @@ class Scripted(gym.Env[Any, Any]):
         self.steps = self.at = 0
         self.given: list[Any] = []
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:  # noqa: ARG002  # its API
+        """Starts over."""
         super().reset(seed=seed)
         if self.fail_reset is not None:
             raise self.fail_reset
@@ -43,6 +44,7 @@ class Scripted(gym.Env[Any, Any]):
         return self._observation(), {}
 
     def step(self, action: Any) -> Any:
+        """Pays."""
         self.given.append(action)
         if self.fail is not None:
             raise self.fail
@@ -63,6 +65,7 @@ class Mutating(Scripted):
         self.reward = np.zeros((), np.float32)
 
     def step(self, action: Any) -> Any:
+        """Pays into the same array."""
         observation, _, *rest = super().step(action)
         self.reward += np.float32(0.1)
         return observation, self.reward, *rest
@@ -81,10 +84,12 @@ REWARDS = {
 
 
 def same(a: object, b: object) -> bool:
+    """Whether two numbers agree in type and bits."""
     return type(a) is type(b) and np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 def state(env: Any) -> tuple[Any, ...]:
+    """The statistics of the running episode."""
     return env.episode_returns, env.episode_lengths, env.episode_count
 
 
@@ -92,7 +97,7 @@ def state(env: Any) -> tuple[Any, ...]:
     "make", [*[lambda r=r: Scripted(r) for r in REWARDS.values()], Mutating], ids=[*REWARDS, "mutated"]
 )
 def test_statistics_are_upstreams(make: Any, tmp_path: Any) -> None:
-    """Every value that RecordEpisodeStatistics has at any moment, the recorder has too, equal in bits and type."""
+    """Whatever RecordEpisodeStatistics has at any moment, the recorder has too, equal in bits and type."""
     ours = Recorder(make(), tmp_path / "run", buffer_length=3, stats_key="stats")
     theirs = RecordEpisodeStatistics(make(), buffer_length=3, stats_key="stats")
     assert all(map(same, state(ours), state(theirs)))
@@ -123,7 +128,7 @@ def test_statistics_are_upstreams(make: Any, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_long_sums_are_upstreams(name: str, tmp_path: Any) -> None:
-    """The sum over a long episode is upstream's to the bit and in type, looked at in the middle or only at its end."""
+    """The sum over a long episode is upstream's in bits and type, looked at on the way or only at its end."""
     rng = np.random.default_rng(1)
     kind = {"float32": np.float32, "float16": np.float16, "int": int}.get(name, float)
     rewards = [*REWARDS[name], *map(kind, rng.normal(size=500) * 10.0 ** rng.integers(-3, 4, 500))]
@@ -140,7 +145,10 @@ def test_long_sums_are_upstreams(name: str, tmp_path: Any) -> None:
             assert same(info_a["episode"]["r"], info_b["episode"]["r"])
             assert all(map(same, state(ours), state(theirs)))
         ours.close()
-        assert only(tmp_path / str(looks)).rows["return"].tobytes() == np.array(theirs.return_queue, float).tobytes()
+        assert (
+            only(tmp_path / str(looks)).rows["return"].tobytes()
+            == np.array(theirs.return_queue, float).tobytes()
+        )
 
 
 @pytest.mark.parametrize(
@@ -165,9 +173,10 @@ def test_training_is_bit_identical(env_id: str, seeded: bool, tmp_path: Any) -> 
                 if ended := terminated or truncated:
                     info["episode"].pop("t")
                 seen.append((observation, reward, terminated, truncated, info))
-                random.random()
-                np.random.random()  # noqa: NPY002
-        seen += [random.getstate(), np.random.get_state(), env.unwrapped.np_random.bit_generator.state]  # noqa: NPY002
+                random.random()  # noqa: S311  # the global state is what is looked at
+                np.random.random()  # noqa: NPY002  # as above
+        seen += [random.getstate(), np.random.get_state()]  # noqa: NPY002  # as above
+        seen.append(env.unwrapped.np_random.bit_generator.state)
         env.close()
         return [repr(item).encode() for item in seen]
 
@@ -178,7 +187,7 @@ def test_training_is_bit_identical(env_id: str, seeded: bool, tmp_path: Any) -> 
 def test_entry_below_is_left(tmp_path: Any) -> None:
     """An entry that a wrapper below has written is left as it is, and said once."""
     env = Recorder(RecordEpisodeStatistics(Scripted()), tmp_path / "run")
-    with pytest.warns(UserWarning, match="already written") as caught:
+    with pytest.warns(UserWarning, match="already written") as caught:  # noqa: PT031  # once in all
         for _ in range(3):
             env.reset()
             infos = [env.step(0)[4] for _ in range(5)]
@@ -215,6 +224,7 @@ SPACES = {
 
 
 def jsonable(space: Any, action: Any) -> Any:
+    """What JSON makes of an action."""
     return json.loads(json.dumps(space.to_jsonable([action])))
 
 
@@ -230,7 +240,6 @@ def test_action_spaces(name: str, tmp_path: Any) -> None:
         env.step(action)
     env.close()
     log = only(tmp_path / "run")
-    (row,) = log.rows
     assert log.ended == ["terminated"]
     for position, action in enumerate(given):
         check_leaves(log, space, [""], action, position)
@@ -239,6 +248,7 @@ def test_action_spaces(name: str, tmp_path: Any) -> None:
 
 
 def check_leaves(log: Bare, space: Any, path: list[str], action: Any, position: int) -> None:
+    """Fails unless each leaf of an action stands in its column."""
     if isinstance(space, spaces.Dict):
         for key, sub in space.items():
             check_leaves(
@@ -256,7 +266,7 @@ def check_leaves(log: Bare, space: Any, path: list[str], action: Any, position: 
 
 
 def test_kinds_alternate(tmp_path: Any) -> None:
-    """Python ints and NumPy integers, mixed as epsilon-greedy agents mix them, are each logged as what they were."""
+    """Python ints and NumPy integers, mixed as epsilon-greedy agents mix them, are each logged as given."""
     env = Recorder(Scripted(length=9), tmp_path / "run")
     env.reset(seed=1)
     given = [0, np.int64(1), 2, 2, np.int32(1), np.array(0), np.array([1]), True, 1.0]
@@ -272,7 +282,7 @@ def test_kinds_alternate(tmp_path: Any) -> None:
 
 
 def test_float_kinds(tmp_path: Any) -> None:
-    """A Box action given as float64, as a list or as float32 keeps its type, and its bits in a column wide enough."""
+    """A Box action given as float64, list or float32 keeps its type, and its bits in a wide enough column."""
     env = Recorder(Scripted(length=4, action_space=BOX), tmp_path / "run")
     env.reset(seed=1)
     for action in (np.array([0.1, 0.2], np.float32), np.array([0.1, 0.2]), [0.1, 0.2], (0, 1)):
@@ -290,7 +300,7 @@ def test_float_kinds(tmp_path: Any) -> None:
 
 
 def test_reused_arrays(tmp_path: Any) -> None:
-    """An action array that the caller reuses, or the env writes into, is logged as it was when it was given."""
+    """An action array that the caller reuses, or the env writes into, is logged as it was when given."""
 
     class Clobbering(Scripted):
         def step(self, action: Any) -> Any:
@@ -312,7 +322,7 @@ def test_reused_arrays(tmp_path: Any) -> None:
 @pytest.mark.parametrize("committed", [True, False])
 @pytest.mark.parametrize("text", [True, False])
 def test_widening(committed: bool, text: bool, tmp_path: Any) -> None:
-    """A value beyond its column goes on in a new segment that names the one before; the episode stays whole."""
+    """A value beyond its column starts a new segment that names the one before; the episode stays whole."""
     space = spaces.Dict(n=spaces.Discrete(3), t=spaces.Text(8)) if text else spaces.Discrete(3)
 
     def action(n: int) -> Any:
@@ -356,7 +366,7 @@ def test_no_place_in_columns(tmp_path: Any) -> None:
 
 
 def test_cut_short(tmp_path: Any) -> None:
-    """Episodes cut short by a reset or by close are logged as interrupted; a reset without a step is kept, as nothing."""
+    """Episodes cut short by a reset or close are interrupted; a reset without a step is kept, as nothing."""
     env = Recorder(Scripted(), tmp_path / "run")
     for steps in (2, 0, 5, 3):
         env.reset(seed=steps)
@@ -372,22 +382,22 @@ def test_cut_short(tmp_path: Any) -> None:
     assert env.episode_count == 1
 
 
-class Odd(RuntimeError):
+class OddError(RuntimeError):
     """An error of the env's own."""
 
 
 def test_errored(tmp_path: Any) -> None:
-    """What the env raises goes on to the caller as it is, and is logged with type, text and the action that did it."""
+    """What the env raises goes on to the caller, and is logged with type, text and the action that did it."""
     base = Scripted()
     env = Recorder(base, tmp_path / "run")
     env.reset(seed=1)
     env.step(1)
-    base.fail = Odd("it broke")
-    with pytest.raises(Odd) as caught:
+    base.fail = OddError("it broke")
+    with pytest.raises(OddError) as caught:
         env.step(2)
     assert caught.value is base.fail
-    base.fail, base.fail_reset = None, Odd("no start")
-    with pytest.raises(Odd, match="no start"):
+    base.fail, base.fail_reset = None, OddError("no start")
+    with pytest.raises(OddError, match="no start"):
         env.reset(seed=2)
     base.fail_reset = None
     env.reset(seed=3)
@@ -399,8 +409,8 @@ def test_errored(tmp_path: Any) -> None:
     assert log.columns["action/value"].tolist() == [1, 2, 0]
     assert np.isnan(log.columns["reward"][1])
     errors = [log.details(row).get("error") for row in log.rows]
-    assert errors[0] == {"type": "test_recorder.Odd", "text": "it broke", "where": "step"}
-    assert errors[1] == {"type": "test_recorder.Odd", "text": "no start", "where": "reset"}
+    assert errors[0] == {"type": "test_recorder.OddError", "text": "it broke", "where": "step"}
+    assert errors[1] == {"type": "test_recorder.OddError", "text": "no start", "where": "reset"}
     assert errors[2] is None
 
 
@@ -448,7 +458,9 @@ def test_ctrl_c_beside_the_env(tmp_path: Any) -> None:
     env = Recorder(Scripted(length=3), tmp_path / "run")
     env.reset(seed=1)
     env.step(1)
-    tape = env._tape  # noqa: SLF001  # an interrupt between two bytecodes leaves this, and nothing else does
+    tape = env._tape  # noqa: SLF001  # what an interrupt between two bytecodes leaves
+    tape.actions.append(2)
+    env.flush()
     tape.actions.append(2)
     env.reset(seed=2)
     for _ in range(3):
@@ -477,7 +489,7 @@ def test_steps_after_the_end(tmp_path: Any) -> None:
 
 
 def test_options(tmp_path: Any) -> None:
-    """Reset options are logged as they were at the reset; what JSON can't carry is warned of then, and passed on."""
+    """Reset options are logged as they were at the reset; what JSON can't carry is warned of then."""
     env = Recorder(Scripted(), tmp_path / "run")
     options: dict[str, Any] = {"low": -0.1, "size": (2, 3), "at": np.array([1.5])}
     env.reset(seed=1, options=options)
@@ -517,15 +529,15 @@ def test_info_keywords(tmp_path: Any) -> None:
 
 
 def test_step_durations(tmp_path: Any) -> None:
-    """With step_durations, one duration a step is kept, also of steps that raised and of steps after the end."""
+    """One duration a step is kept if asked for, also of steps that raised and of steps after the end."""
     base = Scripted(length=2)
     env = Recorder(base, tmp_path / "run", step_durations=True)
     env.reset(seed=1)
     for _ in range(3):
         env.step(0)
     env.reset(seed=2)
-    base.fail = Odd("it broke")
-    with pytest.raises(Odd):
+    base.fail = OddError("it broke")
+    with pytest.raises(OddError):
         env.step(0)
     env.close()
     durations = only(tmp_path / "run").columns["duration"]
@@ -572,7 +584,7 @@ def test_reseed(tmp_path: Any) -> None:
 
 
 def test_reseed_never(tmp_path: Any) -> None:
-    """By default an env without an RNG gets one before its first unseeded reset; reseed="never" leaves even that."""
+    """An env without an RNG gets one before its first unseeded reset, unless reseed is "never"."""
     for reseed, count in ((False, 1), ("never", 0)):
         env = Recorder(Scripted(), tmp_path / str(reseed), reseed=reseed)
         env.reset()
@@ -585,12 +597,12 @@ def test_replaced_rng_is_named(tmp_path: Any) -> None:
     """An env that replaces its RNG when reset without a seed is named, once."""
 
     class Fresh(Scripted):
-        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:  # noqa: ARG002  # its API
             self._np_random = np.random.default_rng(seed)
             return super().reset(seed=seed)
 
     env = Recorder(Fresh(), tmp_path / "run")
-    with pytest.warns(UserWarning, match="replaces its random") as caught:
+    with pytest.warns(UserWarning, match="replaces its random") as caught:  # noqa: PT031  # once in all
         for seed in (1, None, None):
             env.reset(seed=seed)
     assert len([w for w in caught if "replaces" in str(w.message)]) == 1
@@ -616,7 +628,7 @@ def test_throwaway_env(tmp_path: Any) -> None:
 
 
 def test_warned_at_construction(tmp_path: Any) -> None:
-    """A recorder says when it is made, not at a replay, that its env can't be rebuilt; and says nothing if it can."""
+    """A recorder says when it is made that its env can't be rebuilt, and says nothing if it can."""
     with pytest.warns(UserWarning, match=r"can't be replayed.*Scripted"):
         Recorder(Scripted(), tmp_path / "run")
     with pytest.warns(UserWarning, match="NormalizeReward"):
@@ -634,7 +646,7 @@ def test_bad_arguments(tmp_path: Any) -> None:
 
 
 def test_wrappers_above(tmp_path: Any) -> None:
-    """Under TimeLimit and RecordVideo, an episode that they end is logged; the render mode is no part of the recipe."""
+    """An episode that a TimeLimit above ends is logged; the render mode is no part of the recipe."""
     env: Any = Recorder(gym.make("CartPole-v1", render_mode="rgb_array"), tmp_path / "run")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -642,7 +654,7 @@ def test_wrappers_above(tmp_path: Any) -> None:
     for episode in range(2):
         env.reset(seed=episode)
         for _ in range(4):
-            *_, truncated, info = env.step(0)
+            *_, truncated, _ = env.step(0)
     assert truncated
     env.close()
     log = only(tmp_path / "run")
@@ -652,7 +664,7 @@ def test_wrappers_above(tmp_path: Any) -> None:
 
 
 def test_fingerprints(tmp_path: Any) -> None:
-    """Fingerprints stand after the reset, at every n-th step and at the last; an interrupted episode has no last one."""
+    """Fingerprints stand after the reset, at every n-th step and at the end that the env gave."""
     env = Recorder(Scripted(length=10), tmp_path / "run", fingerprint_every=4)
     env.reset(seed=1)
     for _ in range(10):

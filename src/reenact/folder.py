@@ -13,10 +13,13 @@ import uuid
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reenact import layout
 from reenact.errors import RunError, RunExistsError
-from reenact.process import Process
+
+if TYPE_CHECKING:
+    from reenact.process import Process
 
 
 def default_run(env_id: str, launch: Process) -> Path:
@@ -46,7 +49,8 @@ def check_free(run: Path, launch: Process, *, resume: bool) -> None:
     latest = max((path.stat().st_mtime for path in segments), default=run.stat().st_mtime)
     when = datetime.fromtimestamp(latest).astimezone().strftime("%Y-%m-%d %H:%M")
     raise RunExistsError(
-        f"{run} already holds a run of an earlier launch ({len(segments)} segment{'s' * (len(segments) != 1)}, "
+        f"{run} already holds a run of an earlier launch "
+        f"({len(segments)} segment{'s' * (len(segments) != 1)}, "
         f"{size:.1f} MB, last written {when}): give another run=, or resume=True to go on with it"
     )
 

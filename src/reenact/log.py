@@ -62,7 +62,7 @@ class EpisodeLog(SegmentLog):
 
     def started(self, observation: object) -> None:
         """The reset returned."""
-        assert self._open is not None
+        assert self._open is not None  # noqa: S101  # for mypy: begin() made it
         self._open.fingerprints.extend((0, fingerprint(observation)))
         now = time.perf_counter()
         self.running = True
@@ -73,7 +73,7 @@ class EpisodeLog(SegmentLog):
         self._next_tick(0)
 
     def take(self, action: object) -> None:
-        """Logs an action the long way round: of another kind than the one before, or of a space that needs it."""
+        """Logs an action the long way round: of a new kind, or of a space that needs it."""
         taken = self._codec.take(action)
         for entries, entry in zip(self._leaves, taken.entries, strict=True):
             entries.append(entry)
@@ -96,7 +96,7 @@ class EpisodeLog(SegmentLog):
             tape.fast_type, tape.fast_dtype, tape.fast_shape = np.ndarray, action.dtype, action.shape
 
     def number(self, reward: Any) -> Any:
-        """Returns what to keep of a reward whose type differs from the one before: a value nobody can change."""
+        """Returns what to keep of a reward of another type than the last: a value nobody can change."""
         self._plain = self._plain and isinstance(reward, float)
         if isinstance(reward, _IMMUTABLE_REWARDS):
             self.tape.reward_type = type(reward)
@@ -115,7 +115,7 @@ class EpisodeLog(SegmentLog):
         if self._durations:
             self._step_durations.append(now - last_time)
         if self._every and step % self._every == 0:
-            assert self._open is not None
+            assert self._open is not None  # noqa: S101  # for mypy: begin() made it
             self._open.fingerprints.extend((step, fingerprint(observation)))
         # an env that turns slow is looked at more often, or `flush_seconds` could pass many times over
         look_every = self._flush_seconds * TICK_SHARE
@@ -143,7 +143,7 @@ class EpisodeLog(SegmentLog):
 
     def end(self, ended: Ended, elapsed: float, info: tuple[float, ...], observation: object) -> None:
         """The env ended its episode."""
-        assert self._open is not None
+        assert self._open is not None  # noqa: S101  # for mypy: begin() made it
         if self._durations:
             now = time.perf_counter()
             self._step_durations.append(now - self._last_tick[1])
@@ -191,7 +191,7 @@ class EpisodeLog(SegmentLog):
 
     def _finish(self, ended: Ended, elapsed: float) -> None:
         entry = self._open
-        assert entry is not None
+        assert entry is not None  # noqa: S101  # for mypy: the callers looked
         self._open = None
         self.running = False
         self._settled = len(self.tape.rewards)

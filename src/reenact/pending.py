@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 
 from reenact import layout
 from reenact.layout import Ended, StateKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ _CHARS = {"u1": "B", "u4": "I", "i4": "i", "u8": "Q", "i8": "q", "f8": "d"}
 
 
 def row_packer(dtype: np.dtype[Any]) -> Callable[..., bytes]:
-    """Returns what packs a compound's fields, in their order, into a row: by field names it costs ten times as much."""
+    """Returns what packs a compound's fields, into a row; by field names it costs ten times as much."""
     return struct.Struct("<" + "".join(_chars(dtype[name]) for name in dtype.names or ())).pack
 
 

@@ -46,7 +46,7 @@ class Process:
         return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
 
     def started_at(self) -> float:
-        """When it started, in seconds since 1970; where the system doesn't tell, when this process first asked."""
+        """When it started, in seconds since 1970; if the system doesn't tell, when it was first asked."""
         if self.started and self.boot == _boot_id() and self.host == socket.gethostname():
             return _booted_at() + self.started / os.sysconf("SC_CLK_TCK")
         return _first_asked()

@@ -7,13 +7,10 @@ import math
 import time
 import warnings
 import weakref
-from collections import deque
-from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import partial
-from os import PathLike
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -26,11 +23,16 @@ from reenact.pending import as_float
 from reenact.process import this_launch
 from reenact.statistics import EpisodeStatistics
 
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Sequence
+    from os import PathLike
+
 inert: ContextVar[bool] = ContextVar("reenact_inert", default=False)
 """Set while a replay builds and steps an env: a recorder in the user's factory must not record it."""
 
 
-this_launch()  # now: a script's workers may record before the script does, with a variable of whoever started it
+this_launch()  # now: the script's workers may record before it does, and must not take its starter's launch
 
 
 class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -93,7 +95,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         gym.Wrapper.__init__(self, env)
         if fingerprint_every < 0 or flush_seconds <= 0:
             raise ValueError(
-                f"fingerprint_every must be 0 or more and flush_seconds above 0, got {fingerprint_every}, {flush_seconds}"
+                f"fingerprint_every must be 0 or more and flush_seconds above 0, "
+                f"got {fingerprint_every}, {flush_seconds}"
             )
         if reseed not in (True, False, "never"):
             raise ValueError(f"reseed must be True, False or 'never', got {reseed!r}")
@@ -129,7 +132,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the env, and logs it."""
         tape = self._tape
-        # Only what has one fixed type takes the short way: immutable numbers are kept as they are, arrays as bytes.
+        # Only one fixed type takes the short way: immutable numbers are kept as they are, arrays as bytes.
         kind = tape.fast_type
         if type(action) is not kind:
             if self._inert:
@@ -137,8 +140,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             self._log.take(action)
         elif kind is not np.ndarray:
             tape.actions.append(action)
-        elif action.dtype is tape.fast_dtype and action.shape == tape.fast_shape:
-            tape.actions.append(action.tobytes())
+        elif action.dtype is tape.fast_dtype and action.shape == tape.fast_shape:  # type: ignore[attr-defined]  # an array
+            tape.actions.append(action.tobytes())  # type: ignore[attr-defined]  # as above
         else:
             self._log.take(action)
         try:
@@ -184,8 +187,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         log.start_clock(self.episode_start_time)
         if rng is not None and rng is not self.env.unwrapped._np_random:  # noqa: SLF001  # the property would make one
             self._say(
-                f"{type(self.env.unwrapped).__name__} replaces its random generator when it is reset without a seed, so "
-                "the state logged before such a reset does not restore it: seed the resets, or pass reseed=True"
+                f"{type(self.env.unwrapped).__name__} replaces its random generator when it is reset without "
+                "a seed, so the state logged before such a reset does not restore it: seed the resets, "
+                "or pass reseed=True"
             )
         return result
 
@@ -204,7 +208,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         self._statistics.add(log.total, log.length, elapsed)
         if self._stats_key in info:
             self._say(
-                f"info[{self._stats_key!r}] was already written by a wrapper below the recorder, and is left as it is; "
+                f"info[{self._stats_key!r}] was already written by a wrapper below the recorder, "
+                "and is left as it is; "
                 "the recorder keeps these statistics too"
             )
         else:
@@ -258,7 +263,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             return json.loads(jsontags.dumps(options))
         except (TypeError, ValueError, RecursionError) as error:
             self._say(
-                f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed"
+                f"reset options that JSON can't carry are not logged ({error}): "
+                "their episodes can't be replayed"
             )
             return {"$unloggable": str(error)}
 

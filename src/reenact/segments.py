@@ -13,9 +13,7 @@ import os
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -29,13 +27,16 @@ from reenact.process import Process, close_at_exit, this_launch, this_process
 from reenact.tape import Tape
 from reenact.writer import SegmentWriter
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 RETRY_S = 5.0
 """After an error of the disk, a new segment is tried at a reset, so many seconds later at the earliest."""
 _KINDS_KEPT = 1024
 _FEW = 64  # additions, below which NumPy's own start costs more than it saves
 _MAX_WIDENINGS = 8
-"""In one commit: values that no one dtype holds (2**60 beside 0.5) would widen a column to and fro for ever."""
+"""In one commit: values that no one dtype holds (2**60 beside 0.5) would widen a column without end."""
 
 
 class SegmentLog:
@@ -170,7 +171,7 @@ class SegmentLog:
         if self._writer is not None:
             try:
                 self._writer.close()
-            except Exception as error:  # HDF5 wants to write once more, and the disk is full
+            except Exception as error:  # noqa: BLE001  # HDF5 wants to write once more, and the disk is full
                 self._suspend(error)
             self._writer = None
 
@@ -186,11 +187,12 @@ class SegmentLog:
             for _ in range(_MAX_WIDENINGS):
                 try:
                     self._commit(self._writer, closing=closing)
-                    return
                 except DoesNotFit as misfit:
                     self._widen(self._writer, misfit)
-            raise ValueError("no type of column holds all the actions exactly")  # noqa: TRY301  # as any other error
-        except Exception as error:  # as in _start_segment
+                else:
+                    return
+            self._suspend(ValueError("no type of column holds all the actions exactly"))
+        except Exception as error:  # noqa: BLE001  # as in _start_segment
             self._suspend(error)
         except BaseException as error:  # Ctrl-C with half a block written: it must not be written twice
             self._suspend(error)
@@ -209,8 +211,9 @@ class SegmentLog:
         if not self._suspension_said:
             self._suspension_said = True
             warnings.warn(
-                f"reenact: logging into {self.run} stopped at {time.strftime('%H:%M:%S')}: {error}; training goes on "
-                "without a log, what was committed stays readable, and a new segment is tried at the next resets",
+                f"reenact: logging into {self.run} stopped at {time.strftime('%H:%M:%S')}: {error}; "
+                "training goes on without a log, what was committed stays readable, "
+                "and a new segment is tried at the next resets",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -246,7 +249,11 @@ class SegmentLog:
         if count == 0:
             return
         if self._plain and count > _FEW:
-            fresh = np.array(array("d", rewards[self._settled :])) if column is None else column[self._settled :].copy()
+            fresh = (
+                np.array(array("d", rewards[self._settled :]))
+                if column is None
+                else column[self._settled :].copy()
+            )
             fresh[0] += self._total
             # one addition after another in float64, as `+=` does it, at a fifth of the price
             total = np.add.accumulate(fresh)[-1]
@@ -275,7 +282,7 @@ class SegmentLog:
             self._open = Entry(0)
 
     def _leave_parent(self) -> None:
-        """In a forked child: what the parent recorded is the parent's; this process starts a segment of its own."""
+        """In a forked child: what was recorded is the parent's; this process starts a segment of its own."""
         self._pid = os.getpid()
         self._writer = None
         self._used_before, self._predecessor, self._gap = True, -1, False
@@ -306,7 +313,8 @@ class SegmentLog:
             stored.append(writer.duration)
         self._write_kinds(writer, heap)
         views = [
-            memoryview(column.view(np.uint8).reshape(-1)) if count else memoryview(b"") for column in columns
+            memoryview(column.view(np.uint8).reshape(-1).data) if count else memoryview(b"")
+            for column in columns
         ]
         widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
         rows, prints, states = bytearray(), bytearray(), bytearray()
@@ -360,14 +368,14 @@ class SegmentLog:
             end = bounds[number + 1] if number + 1 < len(bounds) else len(entries)
             if end > bounds[number]:
                 dtype = dtypes[index]
-                assert dtype is not None
+                assert dtype is not None  # noqa: S101  # for mypy: only JSON leaves have none
                 pieces.append(self._codec.encode(index, entries[bounds[number] : end], dtype))
         if len(pieces) == 1:
             return np.ascontiguousarray(pieces[0])
         return np.concatenate(pieces) if pieces else np.zeros((0, *leaf.shape), leaf.dtype)
 
     def _split_runs(self) -> None:
-        """Gives Python ints beyond 64 bits, which came the short way, the kind that the long way gives them."""
+        """Gives Python ints beyond 64 bits, which came the short way, the kind that the long way gives."""
         if not self._codec.leaves[0].is_number or len(self._leaves) != 1:
             return
         runs = []
@@ -376,7 +384,9 @@ class SegmentLog:
             if kind != '"int"':
                 continue
             end = (
-                self._runs[number + 1][0] if number + 1 < len(self._runs) else self._base + len(self.tape.actions)
+                self._runs[number + 1][0]
+                if number + 1 < len(self._runs)
+                else self._base + len(self.tape.actions)
             )
             for at in range(max(first, self._base), end):
                 if not -(2**63) <= self.tape.actions[at - self._base] < 2**63:
@@ -447,10 +457,10 @@ class SegmentLog:
         label = heap.add(entry.label.encode()) if entry.label else (0, 0, 0)
         info = entry.info or (math.nan,) * len(self._info_keywords)
         packed = self._pack_row(
-            entry.first_step, entry.length, entry.n_actions, entry.seed, entry.ended, entry.total, entry.elapsed,
-            entry.end_time, -1, *label, *(entry.details_ref or (0, 0, 0)), entry.first_fingerprint,
-            len(entry.fingerprints) // 2, max(0, entry.kind), entry.first_state, len(entry.states), *info,
-            *entry.crcs, 0,
+            entry.first_step, entry.length, entry.n_actions, entry.seed, entry.ended, entry.total,
+            entry.elapsed, entry.end_time, -1, *label, *(entry.details_ref or (0, 0, 0)),
+            entry.first_fingerprint, len(entry.fingerprints) // 2, max(0, entry.kind),
+            entry.first_state, len(entry.states), *info, *entry.crcs, 0,
         )  # fmt: skip  # one line a group of fields, in the table's order
         return packed[:-4] + crc32(packed[:-4]).to_bytes(4, "little")
 
@@ -479,15 +489,15 @@ class SegmentLog:
         writer.close()
         self._open_segment(self._run_id, self._launch, codec)
         fresh = self._writer
-        assert fresh is not None
+        assert fresh is not None  # noqa: S101  # for mypy: it was just made
         new = [*fresh.actions, fresh.reward, *([fresh.duration] if fresh.duration else [])]
         heap = Heap(0)
         for index, (column, rows) in enumerate(zip(new, carried, strict=True)):
             if index < len(json_leaves) and json_leaves[index] and heap_bytes is not None:
-                rows = heap.column(
-                    [heap_bytes[r["offset"] : r["offset"] + r["length"]].tobytes() for r in rows]
-                )  # noqa: PLW2901  # moved
-            column.append(rows.astype(column.dtype))
+                blobs = [heap_bytes[r["offset"] : r["offset"] + r["length"]].tobytes() for r in rows]
+                column.append(heap.column(blobs))
+            else:
+                column.append(rows.astype(column.dtype))
         fresh.heap.append(np.frombuffer(heap.data, np.uint8))
         self._codec = codec
         self._base -= first

@@ -14,16 +14,19 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import h5py
 import numpy as np
 
 from reenact import layout
-from reenact.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from reenact.process import Process
 
 Array = np.ndarray[Any, Any]
 
@@ -75,14 +78,14 @@ class Slots:
         for number, space in enumerate(self._files):
             space.select_hyperslab((number,), (1,))
 
-    def write(self, row: np.void, sequence: int) -> None:
+    def write(self, row: Any, sequence: int) -> None:
         """Seals a row and puts it where the last but one stood."""
         row["sequence"] = sequence
         sealed(row)
         self._id.write(self._memory, self._files[sequence % 2], np.array([row], self.dtype), self._type)
 
 
-def sealed(row: np.void) -> None:
+def sealed(row: Any) -> None:
     """Sets the last field, `crc`, to the CRC-32 of all the bytes before it."""
     row["crc"] = crc32(row.tobytes()[:-4])
 
