@@ -23,6 +23,7 @@ from gymnasium.wrappers import (
 import reenact
 from reenact import jsontags, recipe
 from reenact.errors import RecipeError, UntrustedError
+from reenact.rebuild import rebuild
 
 
 class Keeper(gym.Env[np.ndarray, np.ndarray]):
@@ -102,7 +103,7 @@ def through_json(env: gym.Env[Any, Any], *, mine: bool = True) -> gym.Env[Any, A
     """Writes an env down, and makes it again."""
     taken, problems = recipe.take(env)
     assert not problems
-    return recipe.rebuild(jsontags.dumps(taken), mine=mine, render_mode=None)
+    return rebuild(jsontags.dumps(taken), mine=mine, render_mode=None)
 
 
 def record(folder: Path, env: gym.Env[Any, Any] | None = None) -> Path:
@@ -166,7 +167,7 @@ def test_wrappers_come_back_in_their_order_with_their_arguments() -> None:
     env: gym.Env[Any, Any] = Shift(gym.make("Keeper-v0"), by=np.array([0.5, 0.25]))
     env = TimeLimit(FlattenObservation(RescaleAction(env, np.float32(-2), np.float32(2))), 7)
     found: Any = through_json(env)
-    assert [type(wrapper).__name__ for wrapper in recipe._wrappers(found)] == [  # noqa: SLF001  # no public way  # bare structure
+    assert [type(wrapper).__name__ for wrapper in recipe.wrappers_of(found)] == [  # bare structure
         "TimeLimit", "FlattenObservation", "RescaleAction", "Shift"
     ]  # fmt: skip
     assert np.array_equal(found.env.env.env.by, [0.5, 0.25])
@@ -311,7 +312,7 @@ def test_a_stranger_s_wrapper_is_refused_before_any_import(imported: list[str], 
     """What is no Gymnasium wrapper of a package in the table is not imported, called, or made."""
     raw = {**CARTPOLE, "wrappers": [{"entry_point": name, "kwargs": {}}]}
     with pytest.raises(RecipeError):
-        recipe.rebuild(json.dumps(raw), mine=False, render_mode=None)
+        rebuild(json.dumps(raw), mine=False, render_mode=None)
     assert all(module.partition(".")[0] == "gymnasium" for module in imported)
     assert "gymnasium.__main__" not in imported
 
@@ -334,7 +335,7 @@ def test_a_stranger_s_callable_argument_is_refused_before_any_import(imported: l
         },
     ):
         with pytest.raises(UntrustedError):
-            recipe.rebuild(json.dumps(raw), mine=False, render_mode=None)
+            rebuild(json.dumps(raw), mine=False, render_mode=None)
     assert not {"os", "subprocess", "math"} & set(imported)
 
 
@@ -343,7 +344,7 @@ def test_a_stranger_s_env_comes_from_the_registry_alone(imported: list[str], env
     """An id with a module in it, or one that nobody registered, imports nothing that it names."""
     raw = {**CARTPOLE, "id": env_id, "entry_point": "os:system", "modules": ["antigravity"]}
     with pytest.raises(UntrustedError):
-        recipe.rebuild(json.dumps(raw), mine=False, render_mode=None)
+        rebuild(json.dumps(raw), mine=False, render_mode=None)
     assert not {"os", "antigravity"} & set(imported)
     assert "antigravity" not in sys.modules
 
@@ -353,6 +354,17 @@ def test_a_stranger_s_log_of_a_known_env_is_replayed(tmp_path: Path) -> None:
     run = record(tmp_path / "run", FlattenObservation(gym.make("CartPole-v1", max_episode_steps=5)))
     forge(run)
     assert [result.verdict for result in reenact.verify(run)] == ["exact"]
+
+
+def test_a_stranger_s_log_writes_nothing(tmp_path: Path) -> None:
+    """A RecordVideo that a stranger put into a recipe is left out: it would write where it likes."""
+    target = tmp_path / "anywhere"
+    wrapper = {
+        "entry_point": "gymnasium.wrappers.rendering:RecordVideo",
+        "kwargs": {"video_folder": str(target)},
+    }
+    rebuild(json.dumps({**CARTPOLE, "wrappers": [wrapper]}), mine=False, render_mode="rgb_array").close()
+    assert not target.exists()
 
 
 def test_the_user_s_factory_stands_in_for_a_stranger_s_recipe(tmp_path: Path) -> None:
@@ -381,7 +393,7 @@ def test_the_user_s_factory_stands_in_for_a_stranger_s_recipe(tmp_path: Path) ->
 def test_a_damaged_recipe_is_told_in_one_line(text: str, mine: bool) -> None:  # pytest gives it
     """A recipe that can't be followed raises RecipeError, whatever is wrong with it."""
     with pytest.raises(RecipeError) as caught:
-        recipe.rebuild(text, mine=mine, render_mode="rgb_array")
+        rebuild(text, mine=mine, render_mode="rgb_array")
     assert "\n" not in str(caught.value)
 
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from reenact import origin, recipe
+from reenact import origin
 from reenact.episode import Divergence, EpisodeData, Origin, OriginName
 from reenact.errors import ReenactError, ReplayError
 from reenact.fingerprint import fingerprint
+from reenact.rebuild import rebuild
+from reenact.recipe import is_mine
 from reenact.recorder import inert
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ class Stage:
             if self.factory is not None:
                 env = self.factory(render_mode=render_mode)
             else:
-                mine = recipe.is_mine(self.recipe, self.signature)
-                env = recipe.rebuild(self.recipe, mine=mine, render_mode=render_mode)
+                mine = is_mine(self.recipe, self.signature)
+                env = rebuild(self.recipe, mine=mine, render_mode=render_mode)
         finally:
             inert.reset(token)
         if not isinstance(env, gym.Env):
