@@ -1,8 +1,8 @@
 """Frames to mp4, as a stream at constant memory: every frame once, in order, or no video at all.
 
-Frames go through MoviePy's ``FFMPEG_VideoWriter`` into a hidden partial file. Only when ffmpeg's exit code and
-the frame count of what it wrote are right does the video get its title, its comment and its name. MoviePy's
-writer checks nothing itself: neither shape nor type nor size of a frame, nor how ffmpeg ended.
+Frames go through MoviePy's ``FFMPEG_VideoWriter`` into a hidden partial file. A video gets its title, its
+comment and its name only when ffmpeg's exit code and the number of stored frames are right. MoviePy's writer
+itself checks nothing: neither shape nor type nor size of a frame, nor how ffmpeg ended.
 """
 
 import contextlib
@@ -22,14 +22,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from reenact.errors import VideoError, VideoExistsError
 
-_PIPE_BYTES = 1 << 20  # 64 KiB, the default, blocks Python on each frame: a fifth of the time (evidence/video.md)
+_MIN_FPS = 0.01
+_PIPE_BYTES = 1 << 20  # the default, 64 KiB, blocks Python on each frame, for a fifth of the time
 _CLOSE_TIMEOUT_S = 600.0  # what remains to encode at the end is a pipe's worth and x264's lookahead
 _BANNER_BACKGROUND = (176, 0, 0)
 _BANNER_FONT_PX = (9, 32)  # below 9 the letters run into each other
@@ -42,10 +43,10 @@ class Encoding:
     """How frames become a video.
 
     Attributes:
-        fps: Frames per second, at least 0.01. MoviePy passes two decimals on, so it is rounded to hundredths
+        fps: Frames per second, at least 0.01. MoviePy passes on two decimals, so it is rounded to hundredths
             here: 30000/1001 becomes 29.97.
         lossless: Every pixel exactly as rendered (RGB H.264), 2 to 28 times the size, not for browsers.
-            Otherwise yuv420p, which plays everywhere; a side of odd length gets one more row or column, black.
+            Otherwise yuv420p, which plays everywhere; odd sides get a black row or column more.
         preset: x264's name for its balance of speed and size.
 
     Raises:
@@ -57,9 +58,9 @@ class Encoding:
     preset: str = "veryfast"
 
     def __post_init__(self) -> None:
-        number = isinstance(self.fps, numbers.Real)
-        if not number or not math.isfinite(self.fps) or self.fps < 0.01:
-            raise VideoError(f"fps must be a finite number of at least 0.01, not {self.fps!r}: give fps=30, say")
+        fps: object = self.fps
+        if not isinstance(fps, numbers.Real) or not math.isfinite(fps) or fps < _MIN_FPS:
+            raise VideoError(f"fps must be a finite number of at least {_MIN_FPS}, not {fps!r}: give 30, say")
         object.__setattr__(self, "fps", round(float(self.fps), 2))
 
 
@@ -93,7 +94,6 @@ class VideoWriter:
         except VideoError:
             self._log.close()
             raise
-        _writers.add(self)
 
     def write(self, frame: npt.NDArray[Any]) -> None:
         """Appends a frame.
@@ -111,8 +111,8 @@ class VideoWriter:
             self._only_colour = frame[0, 0].copy()
         elif shape != self._shape:
             raise VideoError(
-                f"frame {self.frames} is {shape[1]}x{shape[0]}, expected {self._shape[1]}x{self._shape[0]} like the "
-                "first (width x height): make the env render at one size"
+                f"frame {self.frames} is {shape[1]}x{shape[0]}, expected {self._shape[1]}x{self._shape[0]} "
+                "(width x height) like the first: make the env render at one size"
             )
         try:
             self._stream.write_frame(frame)
@@ -124,11 +124,11 @@ class VideoWriter:
             self.abandon()
             raise
         self.frames += 1
-        if self._only_colour is not None and not np.array_equal(frame, np.broadcast_to(self._only_colour, shape)):
-            self._only_colour = None
+        if self._only_colour is not None and (frame != self._only_colour).any():
+            self._only_colour = None  # and no later frame is looked at
 
     def finish(self, path: Path, *, title: str, comment: Mapping[str, object], overwrite: bool) -> None:
-        """Completes the video, checks it, and puts it in its place in one step. Closes the writer in any case.
+        """Completes the video, checks it, puts it in its place in one step; closes the writer in any case.
 
         Args:
             path: The video's name; its folder is made if missing.
@@ -150,15 +150,17 @@ class VideoWriter:
             path = path.absolute()
             encoded, complete = self._partials[0], _new_partial(path.parent)
             self._partials.append(complete)
-            # The comment is known only now and ffmpeg takes metadata only at its start: hence a second, copying run.
+            # ffmpeg takes metadata only at its start, the verdict is known only now: hence a copying run.
             _ffmpeg(
                 *("-y", *_input(encoded), "-map", "0:v:0", "-c", "copy", "-movflags", "+faststart"),
-                *("-metadata", f"title={title}", "-metadata", f"comment={text}", "-f", "mp4", f"file:{complete}"),
+                *("-metadata", f"title={title}", "-metadata", f"comment={text}"),
+                *("-f", "mp4", f"file:{complete}"),
             )
             found = count_frames(complete)
             if found != self.frames:
                 raise VideoError(
-                    f"ffmpeg stored {found} frames, expected {self.frames}; no video was kept: try another fps or preset"
+                    f"ffmpeg stored {found} frames, expected {self.frames}; no video was kept: "
+                    "try another fps or preset"
                 )
             _place(complete, path, overwrite=overwrite)
         finally:
@@ -189,14 +191,14 @@ class VideoWriter:
         self.abandon()
 
     def _require_open(self) -> None:
-        if not self._open:
-            raise VideoError("this video is finished or abandoned: open another VideoWriter")
+        if not self._open or self._pid != os.getpid():
+            raise VideoError("this video is finished or abandoned, or its parent process's: open another")
 
     def _start(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
         moviepy_writer, binary = _moviepy()
         # The later -loglevel wins; with MoviePy's "info" the log would grow with every progress line.
-        params = ["-loglevel", "error", "-nostats"]
+        params = ["-hide_banner", "-loglevel", "error", "-nostats"]
         if self.encoding.lossless:
             codec, params = "libx264rgb", [*params, "-crf", "0"]
         else:
@@ -219,6 +221,7 @@ class VideoWriter:
             raise _cannot_start(binary, error) from error
         self._shape = shape
         self._proc = self._stream.proc
+        _pipes.add(self._stream.proc.stdin)
         _grow_pipe(self._stream.proc.stdin)
 
     def _require_picture(self) -> None:
@@ -226,8 +229,9 @@ class VideoWriter:
             raise VideoError("no frame was written, expected at least one: render before finishing the video")
         if self._only_colour is not None:
             raise VideoError(
-                f"nothing was drawn: every pixel of all {self.frames} frames is {tuple(self._only_colour.tolist())}; "
-                "check the env's render(), and unset SDL_VIDEODRIVER=dummy if it is set"
+                f"nothing was drawn: every pixel of all {self.frames} frames is "
+                f"{tuple(self._only_colour.tolist())}; check the env's render(), and unset "
+                "SDL_VIDEODRIVER=dummy if it is set"
             )
 
     def _end_stream(self) -> None:
@@ -250,26 +254,24 @@ class VideoWriter:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return (
             f"ffmpeg {how} at about frame {self.frames}; no video was kept: check memory, disk space and the "
-            f"encoding ({_last_line(self._log.read())})"
+            f"encoding ({_first_words(self._log.read())})"
         )
 
 
-_writers: weakref.WeakSet[VideoWriter] = weakref.WeakSet()
+_pipes: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
 
 
-def _leave_to_parent() -> None:
+def _leave_pipes_to_parent() -> None:
     """Keeps a forked child from writing to its parent's ffmpeg, and from holding its pipe open at the end."""
-    for writer in _writers:
-        writer._open = False
-        pipe = writer._proc.stdin if writer._proc is not None else None
-        if pipe is not None and not pipe.closed:
+    for pipe in _pipes:
+        if not pipe.closed:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, pipe.fileno(), inheritable=False)
             os.close(null)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(after_in_child=_leave_pipes_to_parent)
 
 
 def read_comment(path: Path) -> dict[str, object] | None:
@@ -285,8 +287,6 @@ def read_comment(path: Path) -> dict[str, object] | None:
         return None
     # A backslash escapes =, ;, #, itself and line breaks, so that a title can't pose as a comment.
     for line in re.findall(r"(?:[^\\\n]|\\.)+", run.stdout, re.DOTALL):
-        if line.startswith("["):  # streams and chapters have comments of their own
-            return None
         if line.startswith("comment="):
             try:
                 comment = json.loads(re.sub(r"\\(.)", r"\1", line.removeprefix("comment="), flags=re.DOTALL))
@@ -342,12 +342,14 @@ def _banner_strip(height: int, width: int, text: str) -> npt.NDArray[np.uint8]:
 def _checked_shape(frame: object) -> tuple[int, int, int]:
     if not isinstance(frame, np.ndarray):
         found = f"a {type(frame).__name__}"
-    elif frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+    elif frame.dtype != np.uint8 or frame.shape[2:] != (3,) or frame.size == 0:
         found = f"{frame.dtype} of shape {frame.shape}"
     else:
-        return frame.shape
+        height, width = frame.shape[:2]
+        return height, width, 3
     raise VideoError(
-        f'expected a frame as a uint8 array of shape (height, width, 3), found {found}: use render_mode="rgb_array"'
+        f"expected a frame as a uint8 array of shape (height, width, 3), found {found}: "
+        'make the env with render_mode="rgb_array"'
     )
 
 
@@ -358,20 +360,23 @@ def _new_partial(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         partial.touch(exist_ok=False)
     except OSError as error:
-        raise VideoError(f"cannot write videos into {folder} ({error.strerror}): choose another folder") from error
+        message = f"cannot write videos into {folder} ({error.strerror}): choose another folder"
+        raise VideoError(message) from error
     return partial
 
 
 def _place(partial: Path, path: Path, *, overwrite: bool) -> None:
     try:
-        if not overwrite:
-            _place_new(partial, path)
-        else:
+        if overwrite:
             partial.replace(path)
+        else:
+            _place_new(partial, path)
     except FileExistsError as error:
-        raise VideoExistsError(f"{path} exists and was left as it is: choose another name, or overwrite") from error
+        message = f"{path} exists and was left as it is: choose another name, or overwrite"
+        raise VideoExistsError(message) from error
     except OSError as error:
-        raise VideoError(f"cannot name the video {path} ({error.strerror}): choose another name") from error
+        message = f"cannot name the video {path} ({error.strerror}): choose another name"
+        raise VideoError(message) from error
 
 
 def _place_new(partial: Path, path: Path) -> None:
@@ -387,8 +392,8 @@ def _place_new(partial: Path, path: Path) -> None:
 @functools.cache
 def _moviepy() -> tuple[Any, str]:
     """Returns MoviePy's writer class and the path of its ffmpeg."""
-    # MoviePy's import loads any .env above it or the working directory into os.environ, FFMPEG_BINARY included:
-    # a file that lies there would choose what runs. Without dotenv it does without.
+    # MoviePy's import loads any .env above it, or above the working directory, into os.environ: a file that
+    # happens to lie there would choose by FFMPEG_BINARY what runs. Without dotenv, MoviePy loads none.
     with _import_lock:
         dotenv = sys.modules.get("dotenv")
         sys.modules["dotenv"] = None  # type: ignore[assignment]
@@ -396,7 +401,8 @@ def _moviepy() -> tuple[Any, str]:
             from moviepy.config import FFMPEG_BINARY  # noqa: PLC0415 - 230 ms that training doesn't need
             from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # noqa: PLC0415
         except (ImportError, OSError, RuntimeError) as error:
-            raise VideoError(f"MoviePy found no ffmpeg ({error}): install imageio-ffmpeg, or set FFMPEG_BINARY") from error
+            message = f"MoviePy found no ffmpeg ({error}): install imageio-ffmpeg, or set FFMPEG_BINARY"
+            raise VideoError(message) from error
         finally:
             del sys.modules["dotenv"]
             if dotenv is not None:
@@ -436,7 +442,7 @@ def _run_ffmpeg(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _ffmpeg(*arguments: str) -> str:
     run = _run_ffmpeg(*arguments)
     if run.returncode:
-        raise VideoError(f"ffmpeg ended with exit code {run.returncode}: {_last_line(run.stderr)}")
+        raise VideoError(f"ffmpeg ended with exit code {run.returncode}: {_first_words(run.stderr)}")
     return run.stdout
 
 
@@ -444,7 +450,9 @@ def _cannot_start(binary: str, error: Exception) -> VideoError:
     return VideoError(f"cannot start ffmpeg ({error}): check that {binary} runs")
 
 
-def _last_line(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    told = [line for line in lines if line != "Conversion failed!"]
-    return f"it says: {told[-1]}" if told else "it says nothing"
+def _first_words(log: str) -> str:
+    # At "-loglevel error" the first line is the cause; those after it tell what else then didn't happen.
+    lines = [line for line in log.splitlines() if line.strip()]
+    if not lines:
+        return "it says nothing"
+    return "it says: " + re.sub(r"^(\[.*?\] )+", "", lines[0]).strip()
