@@ -241,7 +241,9 @@ class ActionCodec:
                 return given.astype(leaf.dtype)
         wider = _wider(leaf.dtype, given)
         if wider is None:
-            raise OverflowError(f"no column of {leaf.path} holds {given.dtype} values beside {leaf.dtype} ones")
+            raise OverflowError(
+                f"no column of {leaf.path} holds {given.dtype} values beside {leaf.dtype} ones"
+            )
         raise DoesNotFit(index, wider)
 
     def restore(self, kind: str, rows: Sequence[Any]) -> Any:

@@ -58,24 +58,31 @@ def clips(
         for segment in segments
         if segment.predecessor >= 0 and not segment.gap
     }
+    states = {segment.number: segment.state for segment in segments}
     for segment in segments:
         if segment.predecessor >= 0 and not segment.gap:
             continue
         camera = ClipTrigger(step_trigger, numbers.__contains__ if numbers else None, video_length)
         tail = f"-{segment.number}" if len(segments) > 1 else ""
-        for name, parts in _takes(_history(run, segment.number, follows), camera):
+        chain = [segment.number]
+        while chain[-1] in follows:
+            chain.append(follows[chain[-1]])
+        # the last clip of an env that still runs may be short of frames that are yet to come
+        wanted = video_length if states[chain[-1]] == "live" else 0
+        for name, parts in _takes(_history(run, chain), camera, wanted):
             yield Film(f"{prefix}-{name}{tail if name.startswith('step') else ''}", tuple(parts))
 
 
-def _history(run: Run, segment: int, follows: dict[int, int]) -> Iterator[tuple[Episode, int]]:
+def _history(run: Run, chain: list[int]) -> Iterator[tuple[Episode, int]]:
     """Yields all that an env instance did, across the segments that took over from one another."""
-    at: int | None = segment
-    while at is not None:
-        yield from run.timeline(at)
-        at = follows.get(at)
+    for segment in chain:
+        yield from run.timeline(segment)
 
 
-def _takes(history: Iterator[tuple[Episode, int]], camera: ClipTrigger) -> Iterator[tuple[str, list[Part]]]:
+def _takes(
+    history: Iterator[tuple[Episode, int]], camera: ClipTrigger, wanted: int
+) -> Iterator[tuple[str, list[Part]]]:
+    """Yields each clip's name and parts; the last one only if it has as many frames as are wanted."""
     name: str | None = None
     parts: list[Part] = []
     for episode, trailing in history:
@@ -92,5 +99,5 @@ def _takes(history: Iterator[tuple[Episode, int]], camera: ClipTrigger) -> Itera
         if name is not None:
             parts.append(Part(episode, first, episode.length + 1))
         camera.skip(trailing)
-    if name is not None:
+    if name is not None and sum(part.end - part.first for part in parts) >= wanted:
         yield name, parts

@@ -60,7 +60,7 @@ class Hdf5File:
         self._datasets: dict[str, h5py.Dataset] = {}
         self._shared = False
         self._depth = 0
-        self._file, _ = _open(path)
+        self._file, self._tried = _open(path)
 
     def share(self) -> None:
         """From now on holds the file only while reading: this very process writes it.
@@ -76,9 +76,15 @@ class Hdf5File:
         return _marked(self.path)
 
     def attributes(self) -> dict[str, Any]:
-        """Reads the file's attributes."""
+        """Reads the file's attributes; text comes as str."""
         with self.guarded() as file:
-            return dict(file.attrs.items())
+            if not self._tried and any(_is_variable(file.attrs.get_id(name).dtype) for name in file.attrs):
+                # HDF5 keeps text of variable length in a heap without checksums: damaged, it hangs for ever
+                _probe(self.path)
+            return {
+                name: value.decode() if isinstance(value, bytes) else value
+                for name, value in file.attrs.items()
+            }
 
     def add(self, name: str, dtype: np.dtype[Any] | None = None) -> None:
         """Checks that a dataset is there, plainly, with that dtype (None: any of numbers).
@@ -185,6 +191,10 @@ class Hdf5File:
 def first_line(error: BaseException) -> str:
     """Returns the first line of what an error says."""
     return str(error).strip().partition("\n")[0]
+
+
+def _is_variable(dtype: np.dtype[Any]) -> bool:
+    return bool(dtype.hasobject)
 
 
 def _marked(path: Path) -> bool:

@@ -96,7 +96,7 @@ def restore_rng(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
     current = getattr(base, "np_random", None)
     if legacy != isinstance(current, np.random.RandomState) or _name(current) != name:
         fresh = bits()
-        current = np.random.RandomState(fresh) if legacy else np.random.Generator(fresh)  # noqa: NPY002  # the env's
+        current = np.random.RandomState(fresh) if legacy else np.random.Generator(fresh)  # the env's
         base.np_random = current
     try:
         if legacy:

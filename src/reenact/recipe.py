@@ -18,6 +18,7 @@ import secrets
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ _OUTLIVES_RESETS = frozenset(
 )
 STAND_IN = "replay with --env module:factory"
 _WAY_OUT = "record below it, or replay with --env module:factory"
+
+
+inert: ContextVar[bool] = ContextVar("reenact_inert", default=False)
+"""Set while a replay builds an env: a recorder in the user's factory must not record it."""
 
 
 def take(env: Env) -> tuple[dict[str, Any], list[str]]:

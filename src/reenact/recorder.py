@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 import weakref
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Sequence
     from os import PathLike
-
-inert: ContextVar[bool] = ContextVar("reenact_inert", default=False)
-"""Set while a replay builds and steps an env: a recorder in the user's factory must not record it."""
-
-
-this_launch()  # now: the script's workers may record before it does, and must not take its starter's launch
 
 
 class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -106,7 +99,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         self._statistics = EpisodeStatistics(buffer_length)
         self._said: set[str] = set()
         self.episode_start_time: float = -1
-        self._inert = inert.get()
+        self._inert = recipe.inert.get()
         launch = this_launch()
         env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         self.run = folder.default_run(env_id, launch) if run is None else Path(run)

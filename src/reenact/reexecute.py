@@ -20,8 +20,7 @@ from reenact.episode import Divergence, EpisodeData, Origin, OriginName
 from reenact.errors import ReenactError, ReplayError
 from reenact.fingerprint import fingerprint
 from reenact.rebuild import rebuild
-from reenact.recipe import is_mine
-from reenact.recorder import inert
+from reenact.recipe import inert, is_mine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
