@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
+this_launch()  # now: the script's workers may record before it does, and must not take its starter's launch
+
 
 class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Logs every episode, and keeps the statistics of `gymnasium.wrappers.RecordEpisodeStatistics`.
