@@ -45,7 +45,9 @@ def through(space: spaces.Space[Any], actions: list[Any]) -> tuple[list[Any], li
                 if leaf.is_json:
                     rows.append([one.entries[index] for one in taken])
                 else:
-                    rows.append([codec.encode(index, [one.entries[index]], one.dtypes[index])[0] for one in taken])
+                    rows.append(
+                        [codec.encode(index, [one.entries[index]], one.dtypes[index])[0] for one in taken]
+                    )
             break
         except DoesNotFit as misfit:
             dtypes = [leaf.dtype for leaf in codec.leaves]
@@ -63,7 +65,9 @@ def through(space: spaces.Space[Any], actions: list[Any]) -> tuple[list[Any], li
 
 SHAPES = st.sampled_from([(), (1,), (3,), (2, 2)])
 FIXED = st.one_of(
-    st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 1000), st.integers(-(2**40), 2**40)),
+    st.builds(
+        lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 1000), st.integers(-(2**40), 2**40)
+    ),
     st.lists(st.integers(1, 300), min_size=1, max_size=4).map(spaces.MultiDiscrete),
     st.integers(1, 4).map(spaces.MultiBinary),
     st.builds(
@@ -176,7 +180,10 @@ def test_encode_raises_rather_than_change_a_value(space: spaces.Space[Any], data
     try:
         column = codec.encode(0, list(taken.entries), taken.dtypes[0])
     except DoesNotFit as misfit:
-        assert ActionCodec(space, [misfit.dtype]).encode(0, list(taken.entries), taken.dtypes[0]).dtype == misfit.dtype
+        assert (
+            ActionCodec(space, [misfit.dtype]).encode(0, list(taken.entries), taken.dtypes[0]).dtype
+            == misfit.dtype
+        )
     else:
         with np.errstate(all="ignore"):
             assert column.astype(taken.dtypes[0]).tobytes() == action.astype(taken.dtypes[0]).tobytes()
@@ -184,7 +191,9 @@ def test_encode_raises_rather_than_change_a_value(space: spaces.Space[Any], data
 
 def test_widening_ends_where_no_dtype_holds_both() -> None:
     """A negative zero and an integer beyond 2**53 in one column don't widen it to and fro for ever."""
-    back, lossy, _ = through(spaces.Discrete(4), [1, 2**53 + 1, -0.0, 2**63 + 1, -1, 0.5, np.uint64(2**64 - 1)])
+    back, lossy, _ = through(
+        spaces.Discrete(4), [1, 2**53 + 1, -0.0, 2**63 + 1, -1, 0.5, np.uint64(2**64 - 1)]
+    )
     assert lossy == [None] * 7
     assert [repr(value) for value in back] == [
         repr(value) for value in [1, 2**53 + 1, -0.0, 2**63 + 1, -1, 0.5, np.uint64(2**64 - 1)]
@@ -234,7 +243,9 @@ class Move(enum.IntEnum):
         (spaces.Box(-1, 1, (1, 1)), np.array([[0.5]]).view(np.recarray), np.array([[0.5]])),
     ],
 )
-def test_subclasses_come_back_as_their_base_and_say_so(space: spaces.Space[Any], action: Any, base: Any) -> None:
+def test_subclasses_come_back_as_their_base_and_say_so(
+    space: spaces.Space[Any], action: Any, base: Any
+) -> None:
     """An IntEnum, an OrderedDict and a recarray come back as int, dict and array, flagged."""
     back, lossy, _ = through(space, [action])
     assert same(back[0], base)
@@ -256,7 +267,12 @@ def test_take_never_raises() -> None:
     endless: list[Any] = []
     endless.append(endless)
     for action in (Hostile(), endless, object(), {1: object()}, {(1, 2): 3}):
-        for space in (spaces.Discrete(2), spaces.Box(-1, 1, (2,)), spaces.Text(3), spaces.Dict(a=spaces.Discrete(2))):
+        for space in (
+            spaces.Discrete(2),
+            spaces.Box(-1, 1, (2,)),
+            spaces.Text(3),
+            spaces.Dict(a=spaces.Discrete(2)),
+        ):
             assert ActionCodec(space).take(action).kind
 
 
@@ -287,5 +303,13 @@ def test_kinds_are_equal_for_equal_types() -> None:
     """The kind tells types apart and nothing else, so that a run of like actions is one row."""
     codec = ActionCodec(spaces.Box(-1, 1, (2,)))
     assert codec.take([0.5, 0.25]).kind == codec.take([0.0, -0.0]).kind
-    assert len({codec.take(a).kind for a in ([0.5, 1], [1, 1], (1, 1), np.ones(2), np.ones(2, "f4"), np.ones((2, 1)))}) == 6
+    assert (
+        len(
+            {
+                codec.take(a).kind
+                for a in ([0.5, 1], [1, 1], (1, 1), np.ones(2), np.ones(2, "f4"), np.ones((2, 1)))
+            }
+        )
+        == 6
+    )
     assert json.loads(codec.take((1, 1)).kind) == {"tuple": "int", "n": 2}

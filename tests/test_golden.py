@@ -48,7 +48,15 @@ def test_actions(segment: Path) -> None:
     forces = [action["force"] for episode in run for action in episode.actions]
     assert [force.tobytes().hex() for force in forces[:4]] == ["0000003f00000080"] * 4
     assert repr(forces[4]) == "[0.5, 1]"
-    assert [action["word"] for episode in run for action in episode.actions] == ["", "a", "ab", "", "", "go", "stop"]
+    assert [action["word"] for episode in run for action in episode.actions] == [
+        "",
+        "a",
+        "ab",
+        "",
+        "",
+        "go",
+        "stop",
+    ]
 
 
 def test_what_an_episode_can_be_started_from(segment: Path) -> None:

@@ -25,7 +25,9 @@ SCALARS = st.one_of(
     st.floats(),
     st.text(),
     st.binary(max_size=8),
-    st.sampled_from([np.float32(0.1), np.int8(-3), np.bool_(True), np.str_("é"), np.datetime64(5, "ns"), np.dtype(">i4")]),
+    st.sampled_from(
+        [np.float32(0.1), np.int8(-3), np.bool_(True), np.str_("é"), np.datetime64(5, "ns"), np.dtype(">i4")]
+    ),
     st.builds(lambda data: np.frombuffer(data, ">u2"), st.binary(min_size=4, max_size=4)),
     st.just(np.zeros((0, 3), np.float16)),
 )
@@ -34,8 +36,12 @@ VALUES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
-        st.dictionaries(st.one_of(st.text(max_size=3), st.sampled_from(["$tuple", "$", "a"])), inner, max_size=3),
-        st.dictionaries(st.one_of(st.integers(), st.tuples(st.integers(), st.text(max_size=2))), inner, max_size=2),
+        st.dictionaries(
+            st.one_of(st.text(max_size=3), st.sampled_from(["$tuple", "$", "a"])), inner, max_size=3
+        ),
+        st.dictionaries(
+            st.one_of(st.integers(), st.tuples(st.integers(), st.text(max_size=2))), inner, max_size=2
+        ),
     ),
     max_leaves=8,
 )
@@ -146,7 +152,7 @@ def test_reading_imports_nothing() -> None:
     code = (
         "import sys; from reenact import jsontags\n"
         "seen = []\n"
-        "text = '[{\"$callable\":\"antigravity:fly\"}]'\n"
+        'text = \'[{"$callable":"antigravity:fly"}]\'\n'
         "assert jsontags.loads(text, lambda name: seen.append(name) or 7) == [7]\n"
         "try: jsontags.loads(text)\n"
         "except ValueError: pass\n"

@@ -47,7 +47,12 @@ def test_another_process_draws_the_same(bits: str, legacy: bool) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, str(int(kind)), data.hex()], capture_output=True, text=True, check=True
     )
-    expected = [rng.random().hex() for _ in range(3)], rng.normal().hex(), rng.permutation(5).tolist(), type(rng).__name__
+    expected = (
+        [rng.random().hex() for _ in range(3)],
+        rng.normal().hex(),
+        rng.permutation(5).tolist(),
+        type(rng).__name__,
+    )
     assert done.stdout.strip() == " ".join(map(str, expected))
 
 
@@ -100,7 +105,14 @@ def test_forged_states_are_value_errors(kind: StateKind, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [{}, {"bit_generator": "Nope"}, {"bit_generator": "Generator"}, {"bit_generator": "PCG64"}, {"bit_generator": "SFC64", "state": 7}]
+    "state",
+    [
+        {},
+        {"bit_generator": "Nope"},
+        {"bit_generator": "Generator"},
+        {"bit_generator": "PCG64"},
+        {"bit_generator": "SFC64", "state": 7},
+    ],
 )
 def test_a_state_that_numpy_does_not_take_is_a_value_error(state: dict[str, object]) -> None:
     """A state of no bit generator that there is, or without its words, raises ValueError."""

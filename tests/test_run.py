@@ -60,7 +60,9 @@ class Toy(gym.Env[Any, Any]):
     action_space: spaces.Space[Any] = spaces.Discrete(3)
     observation_space: spaces.Space[Any] = spaces.Box(0, 1000, (1,))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Begins again."""
         super().reset(seed=seed, options=options)
         self.length, self.at = (options or {}).get("length", 3), 0
@@ -70,7 +72,13 @@ class Toy(gym.Env[Any, Any]):
         """One more."""
         self.at += 1
         done, even = self.at == self.length, self.length % 2 == 0
-        return np.full(1, self.at, np.float32), float(self.at), done and even, done and not even, {"score": self.at / 8}
+        return (
+            np.full(1, self.at, np.float32),
+            float(self.at),
+            done and even,
+            done and not even,
+            {"score": self.at / 8},
+        )
 
 
 def play(env: gym.Env[Any, Any], length: int, seed: int | None = None) -> None:
@@ -88,7 +96,9 @@ def recorder(run: Path, **options: Any) -> reenact.Recorder:
 def start(run: Path, seconds: float, how: str = "close") -> subprocess.Popen[str]:
     """Starts another process that writes into the run."""
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", _WRITER, str(run), str(seconds), how], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-W", "ignore", "-c", _WRITER, str(run), str(seconds), how],
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -126,7 +136,9 @@ def test_columns_are_what_the_file_holds(path: Path, bare: list[tuple[int, int, 
     """Every column, in the order of numbers, is what bare h5py reads, sorted by end time, segment and index."""
     run = reenact.open_run(path)
     assert len(run) == len(bare) == 9
-    assert list(zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)) == [b[:2] for b in bare]
+    assert list(zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)) == [
+        b[:2] for b in bare
+    ]
     rows = [row for _, _, row in bare]
     assert run.returns.tolist() == [row["return"] for row in rows]
     assert run.lengths.tolist() == [row["length"] for row in rows] == [3, 4, 4, 5, 1, 2, 2, 3, 1]
@@ -155,7 +167,9 @@ def test_info_keywords(path: Path) -> None:
     """Each keyword is a column by name; NaN where a segment, or an info, didn't have it."""
     run = reenact.open_run(path)
     assert run.info_keywords == ("score", "gone")
-    np.testing.assert_array_equal(run.info("score"), [3 / 8, np.nan, 4 / 8, np.nan, 1 / 8, np.nan, 2 / 8, np.nan, np.nan])
+    np.testing.assert_array_equal(
+        run.info("score"), [3 / 8, np.nan, 4 / 8, np.nan, 1 / 8, np.nan, 2 / 8, np.nan, np.nan]
+    )
     np.testing.assert_array_equal(run.score, run.info("score"))
     assert np.isnan(run.gone).all()
     assert run[0].info["score"] == 3 / 8
@@ -247,7 +261,9 @@ def test_timeline_is_all_that_the_env_did(tmp_path: Path) -> None:
     env.reset()
     play(env, 3)
     env.close()
-    found = [(e.address, e.number, e.ended, after) for e, after in reenact.open_run(tmp_path / "run").timeline(0)]
+    found = [
+        (e.address, e.number, e.ended, after) for e, after in reenact.open_run(tmp_path / "run").timeline(0)
+    ]
     assert found == [("0.0", 0, "terminated", 2), ("0.live", None, "nothing", 0), ("0.1", 1, "truncated", 0)]
 
 
@@ -289,7 +305,10 @@ def test_many_refreshes_while_three_processes_write(tmp_path: Path) -> None:
         grown = lives = 0
         while any(writer.poll() is None for writer in writers):
             run.refresh()
-            now = [f"{s}.{i}" for s, i in zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)]
+            now = [
+                f"{s}.{i}"
+                for s, i in zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)
+            ]
             assert now[: len(addresses)] == addresses
             grown += len(now) > len(addresses)
             lives += bool(run.live)
@@ -364,7 +383,10 @@ def test_while_several_are_live_only_what_is_settled_has_numbers(tmp_path: Path)
 
 def _big(path: Path, like: Path, count: int) -> None:
     """Makes a segment of very many episodes of one step each, out of a small one, by bare h5py."""
-    with h5py.File(like, "r", locking=False) as source, h5py.File(path, "w", libver=("v110", "v110")) as target:
+    with (
+        h5py.File(like, "r", locking=False) as source,
+        h5py.File(path, "w", libver=("v110", "v110")) as target,
+    ):
         for name in source:
             source.copy(name, target)
         target.attrs.update(source.attrs)
@@ -394,4 +416,3 @@ def test_no_table_of_raw_rows_is_kept(path: Path, tmp_path: Path) -> None:
     assert len(run) == 50_000
     assert held < 50_000 * 200
     assert run[-1].actions == run[0].actions
-

@@ -38,7 +38,9 @@ BOUND = st.one_of(st.none(), st.integers(-30, 30))
 @given(st.integers(0, 20), BOUND, BOUND, st.one_of(st.none(), st.integers(-5, 5).filter(bool)))
 def test_ranges_are_pythons(count: int, start: int | None, stop: int | None, step: int | None) -> None:
     """A range names the episodes that the Python slice of the same numbers names."""
-    text = ":".join("" if part is None else str(part) for part in ((start, stop) if step is None else (start, stop, step)))
+    text = ":".join(
+        "" if part is None else str(part) for part in ((start, stop) if step is None else (start, stop, step))
+    )
     assert select(Fake(count), text) == sorted(range(count)[slice(start, stop, step)])
 
 
@@ -48,7 +50,9 @@ def test_numbers_are_pythons_indices(count: int, numbers: list[int]) -> None:
     """Numbers, negative from the end, name what they would name in a list, each once and in order."""
     valid = [number for number in numbers if -count <= number < count]
     expected = sorted({range(count)[number] for number in valid})
-    assert select(Fake(count), valid) == expected == select(Fake(count), [np.int64(number) for number in valid])
+    assert (
+        select(Fake(count), valid) == expected == select(Fake(count), [np.int64(number) for number in valid])
+    )
     if valid:
         assert select(Fake(count), ", ".join(map(str, valid))) == expected
     if len(valid) < len(numbers):
@@ -58,14 +62,26 @@ def test_numbers_are_pythons_indices(count: int, numbers: list[int]) -> None:
 
 def test_picks_unite() -> None:
     """Numbers, ranges, addresses, every and a trigger unite, in episode order, each once."""
-    assert select(Fake(30), "3,2.5,-1,10:14:2,3", every=20, trigger=lambda n: n == 7) == [0, 3, 7, 10, 12, 20, 25, 29]
+    assert select(Fake(30), "3,2.5,-1,10:14:2,3", every=20, trigger=lambda n: n == 7) == [
+        0,
+        3,
+        7,
+        10,
+        12,
+        20,
+        25,
+        29,
+    ]
     assert select(Fake(5), "all") == select(Fake(5)) == [0, 1, 2, 3, 4]
     assert select(Fake(5), default=lambda n: n % 2 == 1) == [1, 3]
     assert select(Fake(5), 2) == [2]
     assert select(Fake(0), "all") == select(Fake(0), every=3) == []
 
 
-@pytest.mark.parametrize("text", ["", "x", "1,,2", "1-5", "1:2:0", "1:2:3:4", "1.2.3", "--1", "1e3", "9" * 5000, "1.", 1.5, [2.0], [None]])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "1,,2", "1-5", "1:2:0", "1:2:3:4", "1.2.3", "--1", "1e3", "9" * 5000, "1.", 1.5, [2.0], [None]],
+)
 def test_what_names_nothing_says_what_would(text: object) -> None:
     """A pick that can't be understood is refused in one line; nothing is rounded into a number."""
     with pytest.raises(SelectionError) as caught:
@@ -89,7 +105,9 @@ def test_the_named_trigger_is_gymnasiums() -> None:
 class Upstream:
     """`RecordVideo`'s starts and stops (gymnasium 1.x, rendering.py), but clips of exactly `video_length` frames."""
 
-    def __init__(self, step_trigger: Callable[[int], bool], episode_trigger: Callable[[int], bool], length: int) -> None:
+    def __init__(
+        self, step_trigger: Callable[[int], bool], episode_trigger: Callable[[int], bool], length: int
+    ) -> None:
         self.step_trigger, self.episode_trigger = step_trigger, episode_trigger
         self.length = length or float("inf")
         self.step_id = self.episode_id = -1
@@ -137,7 +155,9 @@ class Upstream:
     st.sets(st.integers(0, 8), max_size=3),
     st.integers(0, 7),
 )
-def test_clips_are_record_videos(lengths: list[int], steps: set[int], episodes: set[int], length: int) -> None:
+def test_clips_are_record_videos(
+    lengths: list[int], steps: set[int], episodes: set[int], length: int
+) -> None:
     """Frame by frame, clips begin and end as `RecordVideo`'s, over any mix of step and episode triggers."""
     model = Upstream(steps.__contains__, episodes.__contains__, length)
     trigger = ClipTrigger(steps.__contains__, episodes.__contains__, length)

@@ -109,7 +109,8 @@ def leaves_of(space: spaces.Space[Any], path: str = "") -> tuple[Leaf, ...]:
         return tuple(leaf for key, sub in space.items() for leaf in leaves_of(sub, _join(path, str(key))))
     if isinstance(space, spaces.Tuple):
         return tuple(leaf for i, sub in enumerate(space) for leaf in leaves_of(sub, _join(path, str(i))))
-    dtype, shape = layout.REF, ()
+    dtype: Dtype = layout.REF
+    shape: tuple[int, ...] = ()
     if isinstance(space, spaces.Discrete):
         dtype = _narrowest(int(space.start), int(space.start) + int(space.n) - 1)
     elif isinstance(space, spaces.MultiDiscrete):
