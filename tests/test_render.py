@@ -272,6 +272,21 @@ def test_clips_are_those_of_record_video(tmp_path: Path, triggers: dict[str, Any
         assert np.array_equal(decode(videos / f"{name}.mp4"), expected)
 
 
+def test_a_clip_that_is_still_running_is_left_for_later(tmp_path: Path) -> None:
+    """While the env runs on, a clip short of its frames is not made; once they are there, it is."""
+    recorder = reenact.Recorder(gym.make("Meter-v0"), run=tmp_path / "run")
+    options: dict[str, Any] = {"step_trigger": lambda step: step == 6, "video_length": 8}
+    for seed in (1, None):
+        recorder.reset(seed=seed)
+        for _ in range(LENGTH):
+            recorder.step(1)
+        recorder.flush()
+        results = reenact.replay(tmp_path / "run", **options)
+        assert [(result.verdict, result.frames) for result in results] == [("exact", 8)] * (seed is None)
+    recorder.close()
+    assert reenact.replay(tmp_path / "run", **options)[0].reused
+
+
 def test_clips_of_several_segments_bear_their_numbers(tmp_path: Path) -> None:
     """Steps are counted for each env instance; where there are several, the segment is in the name."""
     record(tmp_path / "run", 1)

@@ -61,12 +61,13 @@ np.savez(f"{folder}/live.npz", frames=np.array(frames), lengths=lengths, returns
 """
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a fresh interpreter on this source, drawing without a screen."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "SDL_AUDIODRIVER": "dummy"}
     environment.setdefault("MUJOCO_GL", "egl")
     return subprocess.run(
         [sys.executable, *arguments],
+        cwd=folder,  # MuJoCo leaves its log there
         capture_output=True,
         check=False,
         text=True,
@@ -89,10 +90,11 @@ def decode(path: Path) -> np.ndarray:
 def test_replays_in_another_process_show_what_live_rendering_showed(name: str, tmp_path: Path) -> None:
     """Seeded and unseeded episodes are exact, with length + 1 frames, each pixel as drawn live, in order."""
     env_id, kwargs, steps = ENVS[name]
-    recorded = run_python("-c", RECORD, json.dumps([str(tmp_path), env_id, kwargs, steps, RESETS]))
+    recorded = run_python(tmp_path, "-c", RECORD, json.dumps([str(tmp_path), env_id, kwargs, steps, RESETS]))
     assert recorded.returncode == 0, recorded.stderr
 
     replayed = run_python(
+        tmp_path,
         *("-c", "from reenact.cli import replay_main; replay_main()", str(tmp_path / "run")),
         *("--episodes", "all", "--lossless", "--json"),
     )
@@ -118,7 +120,7 @@ def test_replays_in_another_process_show_what_live_rendering_showed(name: str, t
 
 def test_the_frames_compared_are_not_all_alike(tmp_path: Path) -> None:
     """Most frames of an episode differ from the one before, so that one dropped or repeated would show."""
-    recorded = run_python("-c", RECORD, json.dumps([str(tmp_path), "CartPole-v1", {}, 40, [11]]))
+    recorded = run_python(tmp_path, "-c", RECORD, json.dumps([str(tmp_path), "CartPole-v1", {}, 40, [11]]))
     assert recorded.returncode == 0, recorded.stderr
     with np.load(tmp_path / "live.npz") as live:
         frames = live["frames"]
