@@ -6,7 +6,6 @@ and what HDF5 itself can be made to do is fenced off by the room below, `hdf5`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from reenact.process import Process, this_process
 
 _SLICE = 16384
 _MAX_BLOB = 1 << 28
+_STATE_KINDS = frozenset(kind.value for kind in StateKind)
 Array = np.ndarray[Any, Any]
 
 
@@ -304,8 +304,8 @@ class SegmentReader:
         for state in rows:
             if not _sound(state):
                 raise DamagedError(f"{self.path}: a state that an episode starts from is damaged")
-            with contextlib.suppress(ValueError):  # a kind that a later version added
-                found.append((int(state["step"]), StateKind(state["kind"]), self.blob(state["data"])))
+            if int(state["kind"]) in _STATE_KINDS:  # else a kind that a later version added
+                found.append((int(state["step"]), StateKind(int(state["kind"])), self.blob(state["data"])))
         return found
 
     def details(self, row: np.void) -> dict[str, Any]:

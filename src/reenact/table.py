@@ -81,8 +81,9 @@ class Table:
         for first, rows in self.reader.new_rows():
             sound = sound_rows(rows)
             self.damaged += int((~sound).sum())
-            # A damaged row keeps its index: the addresses of those behind it must not move.
-            numbered = rows["ended"] != Ended.NOTHING
+            # A damaged row keeps its index: the addresses of those behind it must not move. A zeroed one
+            # was most likely an episode: few resets are without a step.
+            numbered = (rows["ended"] != Ended.NOTHING) | (~sound & (rows["end_time"] == 0))
             index = self._next_index + np.cumsum(numbered) - 1
             self._next_index += int(numbered.sum())
             keep = sound & numbered
