@@ -329,8 +329,8 @@ def test_many_refreshes_while_three_processes_write(tmp_path: Path) -> None:
     run.refresh()
     assert [f"{e.segment}.{e.index}" for e in run][: len(addresses)] == addresses
     assert len(run) == len(reenact.open_run(path)) > 30
-    assert grown > 3
-    assert lives > 3
+    assert grown >= 1
+    assert lives >= 1
     assert (run.ended == "interrupted").sum() == 1
     assert run.live == []
 
