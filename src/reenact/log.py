@@ -74,26 +74,36 @@ class EpisodeLog(SegmentLog):
 
     def take(self, action: object) -> None:
         """Logs an action the long way round: of a new kind, or of a space that needs it."""
+        tape, known = self.tape, self._number_kinds.get(type(action))
+        if known is not None:  # of a type seen before, such as an epsilon-greedy agent's now and then
+            tape.actions.append(action)
+            self._goes_on_as(*known)
+            tape.fast_type, tape.fast_dtype, tape.fast_shape = type(action), None, None
+            return
         taken = self._codec.take(action)
         for entries, entry in zip(self._leaves, taken.entries, strict=True):
             entries.append(entry)
-        if taken.kind != self._kind or self._runs[-1][2] != taken.dtypes:
-            self._runs.append((self._base + len(self.tape.rewards), taken.kind, taken.dtypes))
-            self._kind = taken.kind
-        self.tape.stop_fast()
+        self._goes_on_as(taken.kind, taken.dtypes)
+        tape.stop_fast()
         if taken.lossy is not None:
             if not self._lossy_said:
                 self._lossy_said = True
                 warnings.warn(f"reenact: an action {taken.lossy}; a replay gets that instead", stacklevel=4)
             return
-        if len(self._leaves) != 1 or "value" in taken.kind or not self.running:
+        leaf = self._codec.leaves[0]
+        if len(self._leaves) != 1 or leaf.is_json or taken.kind.startswith('{"value"'):
             return
-        if self._codec.leaves[0].is_number:
+        if leaf.is_number:
             if type(action) is int or isinstance(action, np.integer):
-                self.tape.fast_type = type(action)
-        elif type(action) is np.ndarray and not self._codec.leaves[0].is_json:
-            tape = self.tape
+                self._number_kinds[type(action)] = taken.kind, taken.dtypes
+                tape.fast_type = type(action)
+        elif type(action) is np.ndarray:
             tape.fast_type, tape.fast_dtype, tape.fast_shape = np.ndarray, action.dtype, action.shape
+
+    def _goes_on_as(self, kind: str, dtypes: tuple[np.dtype[Any] | None, ...]) -> None:
+        if kind != self._kind or self._runs[-1][2] != dtypes:
+            self._runs.append((self._base + len(self.tape.rewards), kind, dtypes))
+            self._kind = kind
 
     def number(self, reward: Any) -> Any:
         """Returns what to keep of a reward of another type than the last: a value nobody can change."""
@@ -195,7 +205,6 @@ class EpisodeLog(SegmentLog):
         self._open = None
         self.running = False
         self._settled = len(self.tape.rewards)
-        self.tape.stop_fast()
         self.tape.due = self._settled + 1
         self._last_end_time = entry.end_time = max(self._last_end_time, time.time_ns())
         entry.ended, entry.length, entry.elapsed = ended, self._length, elapsed

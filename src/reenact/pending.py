@@ -66,6 +66,11 @@ class Heap:
 _CHARS = {"u1": "B", "u4": "I", "i4": "i", "u8": "Q", "i8": "q", "f8": "d"}
 
 
+def sealed(packed: bytes) -> bytes:
+    """Returns a packed row with its last field, `crc`, set to the CRC-32 of all the bytes before it."""
+    return packed[:-4] + crc32(packed[:-4]).to_bytes(4, "little")
+
+
 def row_packer(dtype: np.dtype[Any]) -> Callable[..., bytes]:
     """Returns what packs a compound's fields, into a row; by field names it costs ten times as much."""
     return struct.Struct("<" + "".join(_chars(dtype[name]) for name in dtype.names or ())).pack

@@ -5,6 +5,7 @@ Everything dear (encoding, checksums, rows) is done here, a block at a time, whe
 
 from __future__ import annotations
 
+import bisect
 import functools
 import json
 import math
@@ -22,7 +23,7 @@ from reenact import folder, layout
 from reenact.codec import ActionCodec, DoesNotFit, Leaf
 from reenact.errors import RunError
 from reenact.layout import Ended
-from reenact.pending import Entry, Heap, as_float, row_packer
+from reenact.pending import Entry, Heap, as_float, row_packer, sealed
 from reenact.process import Process, close_at_exit, this_launch, this_process
 from reenact.tape import Tape
 from reenact.writer import SegmentWriter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 RETRY_S = 5.0
 """After an error of the disk, a new segment is tried at a reset, so many seconds later at the earliest."""
 _KINDS_KEPT = 1024
+_PACK_STATE = row_packer(layout.STATE_ROW)
 _FEW = 64  # additions, below which NumPy's own start costs more than it saves
 _MAX_WIDENINGS = 8
 """In one commit: values that no one dtype holds (2**60 beside 0.5) would widen a column without end."""
@@ -92,7 +94,10 @@ class SegmentLog:
         self._base = 0  # row of the current segment at which the lists begin
         self._pending: list[Entry] = []
         self._open: Entry | None = None
+        self._number_kinds: dict[type, tuple[str, tuple[np.dtype[Any] | None, ...]]] = {}
         self._kind_refs: dict[str, tuple[int, int, int]] = {}
+        self._run_starts: list[int] = []
+        self._first_run_row = 0
         self._deadline = math.inf
         self._suspension_said = False
         self._started_at = 0.0
@@ -405,6 +410,7 @@ class SegmentLog:
                     self._kind_refs[kind] = ref
             row["step"], row["kind"] = first, ref
             row["crc"] = crc32(row.tobytes()[:-4])
+        self._run_starts = [first for first, _, _ in self._runs]
         self._first_run_row = writer.kinds.rows - self._runs_done
         writer.kinds.append(rows)
         self._runs_done = len(self._runs)
@@ -426,12 +432,9 @@ class SegmentLog:
                 writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
             )
             entry.first_state = writer.states.rows + len(states) // layout.STATE_ROW.itemsize
-        if entry.kind < 0:
-            kind = 0
-            while kind + 1 < len(self._runs) and self._runs[kind + 1][0] <= entry.first_step:
-                kind += 1
-            if entry.n_actions:
-                entry.kind = self._first_run_row + kind
+        if entry.kind < 0 and entry.n_actions:
+            kind = bisect.bisect_right(self._run_starts, entry.first_step) - 1
+            entry.kind = self._first_run_row + max(0, kind)
         first, end = (
             entry.first_step + entry.steps_done - self._base,
             entry.first_step + entry.n_actions - self._base,
@@ -444,11 +447,7 @@ class SegmentLog:
         prints += fresh
         entry.fingerprints_done = len(entry.fingerprints)
         for step, kind_of_state, data in entry.states[entry.states_done :]:
-            state = np.zeros((), layout.STATE_ROW)[()]
-            state["episode"], state["step"], state["kind"] = row, step, kind_of_state
-            state["data"] = heap.add(data)
-            state["crc"] = crc32(state.tobytes()[:-4])
-            states += state.tobytes()
+            states += sealed(_PACK_STATE(row, step, kind_of_state, *heap.add(data), 0))
         entry.states_done = len(entry.states)
         if entry.details and (entry.details_ref is None or entry.ended is Ended.ERRORED):
             entry.details_ref = heap.add(json.dumps(entry.details, separators=(",", ":")).encode())
@@ -462,7 +461,7 @@ class SegmentLog:
             entry.first_fingerprint, len(entry.fingerprints) // 2, max(0, entry.kind),
             entry.first_state, len(entry.states), *info, *entry.crcs, 0,
         )  # fmt: skip  # one line a group of fields, in the table's order
-        return packed[:-4] + crc32(packed[:-4]).to_bytes(4, "little")
+        return sealed(packed)
 
     def _trim_runs(self) -> None:
         """Forgets the kinds that nothing uncommitted is in."""
