@@ -1,6 +1,6 @@
 """Reads a segment with h5py alone: the log is yours, with or without reenact.
 
-    python examples/inspect_with_h5py.py runs/cartpole-training/segment-00000.h5
+python examples/inspect_with_h5py.py runs/cartpole-training/segment-00000.h5
 """
 
 import json
@@ -16,9 +16,10 @@ def main(path: str) -> None:
     """Prints the segment's attributes and its first episodes."""
     # a segment that is still being written, or whose writer was killed, opens with swmr=True
     with h5py.File(path, "r", locking=False) as file:
-        print(f"format {file.attrs['format']} {file.attrs['version']}, run {file.attrs['run']}")
-        print(f"env {json.loads(file.attrs['recipe'])['id']}, recorded with {file.attrs['versions']}")
-        columns = json.loads(file.attrs["columns"])
+        text = {name: value.decode() for name, value in file.attrs.items() if isinstance(value, bytes)}
+        print(f"format {text['format']} {file.attrs['version']}, run {text['run']}")
+        print(f"env {json.loads(text['recipe'])['id']}, recorded with {text['versions']}")
+        columns = json.loads(text["columns"])
         for row in file["episodes"][:5]:
             first, count = row["first_step"], row["n_actions"]
             rewards = file["steps/reward"][first : first + count]

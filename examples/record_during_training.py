@@ -23,7 +23,7 @@ def train(run: str, episodes: int) -> None:
             action = env.action_space.sample()  # your agent here
             _, _, terminated, truncated, info = env.step(action)
             over = terminated or truncated
-        logging.info("episode-%d %s", episode, info["episode"])
+        logging.info("episode-%d %s", episode, info["episode"])  # noqa: LOG015  # an example configures the root logger
     env.close()
 
 

@@ -1,6 +1,6 @@
 """Evaluates an agent for four episodes, then makes a video of each.
 
-    python examples/record_every_episode.py
+python examples/record_every_episode.py
 """
 
 import argparse

@@ -92,9 +92,7 @@ def read(path: Path) -> Bare:
 def check(bare: Bare, row: np.void) -> None:
     """Fails unless an episode's row, its steps and all it refers to are whole."""
     assert sound(row)
-    assert int(row["n_actions"]) - int(row["length"]) == (
-        bare.details(row).get("error", {}).get("where") == "step"
-    )
+    assert int(row["n_actions"]) - int(row["length"]) == (bare.details(row).get("error", {}).get("where") == "step")
     crcs = list(row["column_crcs"])
     for (name, column), crc in zip(bare.columns.items(), crcs[:-1], strict=True):
         assert row["first_step"] + row["n_actions"] <= len(column), name

@@ -233,9 +233,7 @@ def test_show_as_json_and_csv_hold_the_log_s_values(say: Any, run: Path) -> None
     table = list(csv.DictReader(io.StringIO(say("show", run, "--csv").out)))
     assert [int(row["length"]) for row in table] == rows["length"].tolist()
     assert [row["seed"] for row in table] == ["4", "", ""]
-    assert [
-        row["episode"] for row in csv.DictReader(io.StringIO(say("show", run, "--csv", "--tail", 1).out))
-    ] == ["2"]
+    assert [row["episode"] for row in csv.DictReader(io.StringIO(say("show", run, "--csv", "--tail", 1).out))] == ["2"]
     assert say("show", run, "--csv", "--json").code == 2
 
 

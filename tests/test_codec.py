@@ -45,9 +45,7 @@ def through(space: spaces.Space[Any], actions: list[Any]) -> tuple[list[Any], li
                 if leaf.is_json:
                     rows.append([one.entries[index] for one in taken])
                 else:
-                    rows.append(
-                        [codec.encode(index, [one.entries[index]], one.dtypes[index])[0] for one in taken]
-                    )
+                    rows.append([codec.encode(index, [one.entries[index]], one.dtypes[index])[0] for one in taken])
             break
         except DoesNotFit as misfit:
             dtypes = [leaf.dtype for leaf in codec.leaves]
@@ -65,9 +63,7 @@ def through(space: spaces.Space[Any], actions: list[Any]) -> tuple[list[Any], li
 
 SHAPES = st.sampled_from([(), (1,), (3,), (2, 2)])
 FIXED = st.one_of(
-    st.builds(
-        lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 1000), st.integers(-(2**40), 2**40)
-    ),
+    st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 1000), st.integers(-(2**40), 2**40)),
     st.lists(st.integers(1, 300), min_size=1, max_size=4).map(spaces.MultiDiscrete),
     st.integers(1, 4).map(spaces.MultiBinary),
     st.builds(
@@ -100,7 +96,7 @@ NUMBERS = st.one_of(
     st.floats(width=64),
     st.sampled_from([-0.0, 0.1, float("nan"), float("inf"), 2**53 + 1, -(2**63), 2**64 - 1]),
 )
-DTYPES = st.sampled_from("? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 >f4 >i2".split())
+DTYPES = st.sampled_from(["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", ">f4", ">i2"])
 
 
 @st.composite
@@ -115,7 +111,7 @@ def arrays(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @st.composite
-def actions_for(draw: st.DrawFn, space: spaces.Space[Any]) -> Any:
+def actions_for(draw: st.DrawFn, space: spaces.Space[Any]) -> Any:  # noqa: C901, PLR0911  # one case after another
     """An action for a space, in one of all the kinds that an agent might give it in."""
     if draw(st.integers(0, 12)) == 0:
         return draw(st.one_of(st.none(), st.text(max_size=3), st.just([]), st.just({"a": 1}), NUMBERS))
@@ -180,10 +176,7 @@ def test_encode_raises_rather_than_change_a_value(space: spaces.Space[Any], data
     try:
         column = codec.encode(0, list(taken.entries), taken.dtypes[0])
     except DoesNotFit as misfit:
-        assert (
-            ActionCodec(space, [misfit.dtype]).encode(0, list(taken.entries), taken.dtypes[0]).dtype
-            == misfit.dtype
-        )
+        assert ActionCodec(space, [misfit.dtype]).encode(0, list(taken.entries), taken.dtypes[0]).dtype == misfit.dtype  # noqa: PT017  # the exception's content is the subject
     else:
         with np.errstate(all="ignore"):
             assert column.astype(taken.dtypes[0]).tobytes() == action.astype(taken.dtypes[0]).tobytes()
@@ -191,9 +184,7 @@ def test_encode_raises_rather_than_change_a_value(space: spaces.Space[Any], data
 
 def test_widening_ends_where_no_dtype_holds_both() -> None:
     """A negative zero and an integer beyond 2**53 in one column don't widen it to and fro for ever."""
-    back, lossy, _ = through(
-        spaces.Discrete(4), [1, 2**53 + 1, -0.0, 2**63 + 1, -1, 0.5, np.uint64(2**64 - 1)]
-    )
+    back, lossy, _ = through(spaces.Discrete(4), [1, 2**53 + 1, -0.0, 2**63 + 1, -1, 0.5, np.uint64(2**64 - 1)])
     assert lossy == [None] * 7
     assert [repr(value) for value in back] == [
         repr(value) for value in [1, 2**53 + 1, -0.0, 2**63 + 1, -1, 0.5, np.uint64(2**64 - 1)]
@@ -243,9 +234,7 @@ class Move(enum.IntEnum):
         (spaces.Box(-1, 1, (1, 1)), np.array([[0.5]]).view(np.recarray), np.array([[0.5]])),
     ],
 )
-def test_subclasses_come_back_as_their_base_and_say_so(
-    space: spaces.Space[Any], action: Any, base: Any
-) -> None:
+def test_subclasses_come_back_as_their_base_and_say_so(space: spaces.Space[Any], action: Any, base: Any) -> None:
     """An IntEnum, an OrderedDict and a recarray come back as int, dict and array, flagged."""
     back, lossy, _ = through(space, [action])
     assert same(back[0], base)
@@ -304,12 +293,7 @@ def test_kinds_are_equal_for_equal_types() -> None:
     codec = ActionCodec(spaces.Box(-1, 1, (2,)))
     assert codec.take([0.5, 0.25]).kind == codec.take([0.0, -0.0]).kind
     assert (
-        len(
-            {
-                codec.take(a).kind
-                for a in ([0.5, 1], [1, 1], (1, 1), np.ones(2), np.ones(2, "f4"), np.ones((2, 1)))
-            }
-        )
+        len({codec.take(a).kind for a in ([0.5, 1], [1, 1], (1, 1), np.ones(2), np.ones(2, "f4"), np.ones((2, 1)))})
         == 6
     )
     assert json.loads(codec.take((1, 1)).kind) == {"tuple": "int", "n": 2}

@@ -8,9 +8,8 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import h5py
@@ -19,6 +18,9 @@ import pytest
 
 import reenact
 from reenact import hdf5
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _fixed(data: bytes) -> bytes:
@@ -52,9 +54,7 @@ def digest(path: Path) -> list[str]:
     for number in range(len(run)):
         try:
             episode = run[number]
-            found.append(
-                f"{episode.address} {episode.data()!r} {episode.info} {episode.label} {episode.end_time}"
-            )
+            found.append(f"{episode.address} {episode.data()!r} {episode.info} {episode.label} {episode.end_time}")
         except reenact.ReenactError as error:
             found.append(f"ReenactError {error}")
     return found
@@ -80,9 +80,7 @@ def sealed(row: np.void) -> np.void:
     return row
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"x", b"step,reward\n1,2\n" * 99, b"\x89HDF\r\n\x1a\n", GOLDEN[:2000]]
-)
+@pytest.mark.parametrize("content", [b"", b"x", b"step,reward\n1,2\n" * 99, b"\x89HDF\r\n\x1a\n", GOLDEN[:2000]])
 def test_what_is_no_hdf5_is_refused(segment: Path, content: bytes) -> None:
     """An empty file, a text file and the mere beginning of a segment are refused in one line."""
     segment.write_bytes(content)
@@ -153,9 +151,7 @@ def test_random_damage_gives_no_wrong_episode(tmp_path: Path, how: str, count: i
 
 
 @pytest.mark.parametrize("at", [60, 200, 500, 900])
-def test_damage_to_an_unclosed_segment_ends_in_time(
-    segment: Path, at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damage_to_an_unclosed_segment_ends_in_time(segment: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged metadata under a writer's mark, where HDF5 itself may hang, is refused within the probe's limit."""
     monkeypatch.setattr(hdf5, "PROBE_S", 2.0)
     data = bytearray(_marked(GOLDEN))
@@ -202,17 +198,17 @@ def _lookup3(data: bytes) -> int:
             (c + int.from_bytes(data[8:12], "little")) & mask,
         )
         a = (a - c & mask) ^ rot(c, 4)
-        c = c + b & mask  # noqa: E702  # as it is written everywhere
+        c = c + b & mask  # as it is written everywhere
         b = (b - a & mask) ^ rot(a, 6)
-        a = a + c & mask  # noqa: E702
+        a = a + c & mask
         c = (c - b & mask) ^ rot(b, 8)
-        b = b + a & mask  # noqa: E702
+        b = b + a & mask
         a = (a - c & mask) ^ rot(c, 16)
-        c = c + b & mask  # noqa: E702
+        c = c + b & mask
         b = (b - a & mask) ^ rot(a, 19)
-        a = a + c & mask  # noqa: E702
+        a = a + c & mask
         c = (c - b & mask) ^ rot(b, 4)
-        b = b + a & mask  # noqa: E702
+        b = b + a & mask
         data = data[12:]
     data = data.ljust(12, b"\0")
     a = a + int.from_bytes(data[0:4], "little") & mask

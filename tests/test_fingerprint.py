@@ -106,7 +106,6 @@ def test_processes_agree(seed: str) -> None:
 
 def test_ever_new_shapes_fill_no_memory() -> None:
     """Observations of ever new shapes leave a bounded cache behind."""
-
     module = sys.modules["reenact.fingerprint"]
     for size in range(1000):
         fingerprint(np.zeros(size, np.uint8))

@@ -36,12 +36,8 @@ VALUES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
-        st.dictionaries(
-            st.one_of(st.text(max_size=3), st.sampled_from(["$tuple", "$", "a"])), inner, max_size=3
-        ),
-        st.dictionaries(
-            st.one_of(st.integers(), st.tuples(st.integers(), st.text(max_size=2))), inner, max_size=2
-        ),
+        st.dictionaries(st.one_of(st.text(max_size=3), st.sampled_from(["$tuple", "$", "a"])), inner, max_size=3),
+        st.dictionaries(st.one_of(st.integers(), st.tuples(st.integers(), st.text(max_size=2))), inner, max_size=2),
     ),
     max_leaves=8,
 )
@@ -55,7 +51,8 @@ def same(a: Any, b: Any) -> bool:
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, dict):
         return len(a) == len(b) and all(
-            same(k, l) and same(v, w) for (k, v), (l, w) in zip(a.items(), b.items(), strict=True)
+            same(k, l) and same(v, w)
+            for (k, v), (l, w) in zip(a.items(), b.items(), strict=True)  # noqa: E741  # a name as any other
         )
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
@@ -108,7 +105,7 @@ class Colour(enum.IntEnum):
     RED = 1
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024  # the untyped kind is what users have
+Point = namedtuple("Point", "x y")  # the untyped kind is what users have
 
 
 class OwnBox(spaces.Box):

@@ -35,7 +35,7 @@ class Env(gym.Env):  # type: ignore[type-arg]  # it has no spaces
 def test_another_process_draws_the_same(bits: str, legacy: bool) -> None:
     """A Generator or RandomState of any bit generator, in mid-stream, goes on alike in another process."""
     source = getattr(np.random, bits)(7)
-    rng = np.random.RandomState(source) if legacy else np.random.Generator(source)  # noqa: NPY002
+    rng = np.random.RandomState(source) if legacy else np.random.Generator(source)
     rng.random(), rng.normal(), rng.integers(9) if not legacy else rng.randint(9)
     if not legacy:
         rng.integers(2, dtype=np.int32)  # PCG64 keeps the other half of 64 bits

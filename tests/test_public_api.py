@@ -9,11 +9,31 @@ import sys
 
 import reenact
 
-NAMES = """
-    DamagedError Divergence Episode EpisodeNotFoundError Origin RaisedError RecipeError Recorder ReenactError
-    ReplayError ReplayResult Run RunError RunExistsError RunNotFoundError Segment SelectionError UntrustedError
-    VideoError VideoExistsError open_run replay verify
-""".split()
+NAMES = [
+    "DamagedError",
+    "Divergence",
+    "Episode",
+    "EpisodeNotFoundError",
+    "Origin",
+    "RaisedError",
+    "RecipeError",
+    "Recorder",
+    "ReenactError",
+    "ReplayError",
+    "ReplayResult",
+    "Run",
+    "RunError",
+    "RunExistsError",
+    "RunNotFoundError",
+    "Segment",
+    "SelectionError",
+    "UntrustedError",
+    "VideoError",
+    "VideoExistsError",
+    "open_run",
+    "replay",
+    "verify",
+]
 
 
 def test_the_names_are_pinned() -> None:

@@ -179,9 +179,7 @@ def test_wrappers_that_change_nothing_are_left_out(tmp_path: Path) -> None:
     env = RecordEpisodeStatistics(reenact.Recorder(env, run=tmp_path / "inner"))
     taken, problems = recipe.take(env)
     assert not problems
-    assert [wrapper["entry_point"] for wrapper in taken["wrappers"]] == [
-        "gymnasium.wrappers.common:TimeLimit"
-    ]
+    assert [wrapper["entry_point"] for wrapper in taken["wrappers"]] == ["gymnasium.wrappers.common:TimeLimit"]
     assert "render_mode" not in jsontags.dumps(taken)
 
 
@@ -252,9 +250,7 @@ def test_one_s_own_log_imports_what_it_names(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("signature", ["", "0" * 64, "ü", None])
-def test_a_forged_signature_is_a_stranger_s(
-    tmp_path: Path, imported: list[str], signature: str | None
-) -> None:
+def test_a_forged_signature_is_a_stranger_s(tmp_path: Path, imported: list[str], signature: str | None) -> None:
     """With a false, an empty or an outdated signature a log of one's own is treated as a stranger's."""
     run = record(tmp_path / "run")
     forge(run, signature, id="Nowhere-v0", entry_point="os:system", modules=["antigravity"])
@@ -329,9 +325,7 @@ def test_a_stranger_s_callable_argument_is_refused_before_any_import(imported: l
         {**CARTPOLE, "wrappers": [{"entry_point": "gymnasium.wrappers:TransformReward", "kwargs": kwargs}]},
         {
             **CARTPOLE,
-            "wrappers": [
-                {"entry_point": "gymnasium.wrappers.transform_reward:TransformReward", "kwargs": kwargs}
-            ],
+            "wrappers": [{"entry_point": "gymnasium.wrappers.transform_reward:TransformReward", "kwargs": kwargs}],
         },
     ):
         with pytest.raises(UntrustedError):

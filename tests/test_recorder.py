@@ -145,10 +145,7 @@ def test_long_sums_are_upstreams(name: str, tmp_path: Any) -> None:
             assert same(info_a["episode"]["r"], info_b["episode"]["r"])
             assert all(map(same, state(ours), state(theirs)))
         ours.close()
-        assert (
-            only(tmp_path / str(looks)).rows["return"].tobytes()
-            == np.array(theirs.return_queue, float).tobytes()
-        )
+        assert only(tmp_path / str(looks)).rows["return"].tobytes() == np.array(theirs.return_queue, float).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -251,9 +248,7 @@ def check_leaves(log: Bare, space: Any, path: list[str], action: Any, position: 
     """Fails unless each leaf of an action stands in its column."""
     if isinstance(space, spaces.Dict):
         for key, sub in space.items():
-            check_leaves(
-                log, sub, [*path, key.replace("/", "%2F").replace(".", "%2E")], action[key], position
-            )
+            check_leaves(log, sub, [*path, key.replace("/", "%2F").replace(".", "%2E")], action[key], position)
     elif isinstance(space, spaces.Tuple):
         for index, sub in enumerate(space):
             check_leaves(log, sub, [*path, str(index)], action[index], position)
@@ -293,10 +288,7 @@ def test_float_kinds(tmp_path: Any) -> None:
     assert first.closed
     assert log.columns["action/value"].dtype == np.float64
     assert log.columns["action/value"][1].tobytes() == np.array([0.1, 0.2]).tobytes()
-    assert (
-        log.columns["action/value"][0].astype(np.float32).tobytes()
-        == np.array([0.1, 0.2], np.float32).tobytes()
-    )
+    assert log.columns["action/value"][0].astype(np.float32).tobytes() == np.array([0.1, 0.2], np.float32).tobytes()
 
 
 def test_reused_arrays(tmp_path: Any) -> None:

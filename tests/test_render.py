@@ -29,9 +29,7 @@ class Meter(gym.Env[np.ndarray, int]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012  # as Gymnasium has it  # as Gymnasium has it
 
-    def __init__(
-        self, render_mode: str | None = None, *, drift_from: int = 1000, length: int = LENGTH
-    ) -> None:
+    def __init__(self, render_mode: str | None = None, *, drift_from: int = 1000, length: int = LENGTH) -> None:
         self.render_mode, self.drift_from, self.length = render_mode, drift_from, length
         self.action_space = gym.spaces.Discrete(5)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,))
@@ -54,9 +52,7 @@ class Meter(gym.Env[np.ndarray, int]):
         if action == INTERRUPT:
             raise KeyboardInterrupt
         self.time += 1
-        self.value = (
-            self.value + 0.1 * action + (self.time >= self.drift_from) * 0.01 + self.np_random.random()
-        ) % 1
+        self.value = (self.value + 0.1 * action + (self.time >= self.drift_from) * 0.01 + self.np_random.random()) % 1
         reward = float("nan") if action == NAN else self.value
         return self.observation(), reward, self.time >= self.length, False, {}
 
@@ -181,9 +177,7 @@ def has_banner(frame: np.ndarray) -> bool:
         ({"episodes": "9,1", "every": 6, "trigger": lambda number: number == 7}, [0, 1, 6, 7, 9]),
     ],
 )
-def test_selections_unite_in_episode_order(
-    tmp_path: Path, options: dict[str, Any], numbers: list[int]
-) -> None:
+def test_selections_unite_in_episode_order(tmp_path: Path, options: dict[str, Any], numbers: list[int]) -> None:
     """Each way to pick picks what it says, picks unite, and with none it is the capped cubic."""
     run = record(tmp_path / "run", 12, env=gym.make("Meter-v0", length=1))
     results = reenact.replay(run, **options)
@@ -260,9 +254,7 @@ def test_clips_are_those_of_record_video(tmp_path: Path, triggers: dict[str, Any
             env.step(step % 2)
     env.close()
 
-    results = reenact.replay(
-        tmp_path / "run", video_length=video_length, name_prefix="clip", lossless=True, **triggers
-    )
+    results = reenact.replay(tmp_path / "run", video_length=video_length, name_prefix="clip", lossless=True, **triggers)
 
     videos = tmp_path / "run" / "videos"
     assert files(videos) == files(upstream) == sorted(f"{name}.mp4" for name in env.clips)
@@ -469,9 +461,7 @@ def test_the_source_stands_in_the_metadata(tmp_path: Path) -> None:
     assert "gymnasium" in comment["replayed_with"]
 
 
-def test_fps_is_the_option_s_else_the_env_s_else_thirty(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fps_is_the_option_s_else_the_env_s_else_thirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rate in the file follows the option, then render_fps, then 30."""
     run = record(tmp_path / "run", 1)
     assert fps_of(reenact.replay(run, "all")[0].path) == 25
@@ -581,9 +571,7 @@ def test_an_unseeded_first_reset_is_exact(tmp_path: Path) -> None:
         recorder.reset()
         recorder.step(1)
     recorder.close()
-    assert [(result.verdict, result.origin) for result in reenact.verify(tmp_path / "run")] == [
-        ("exact", "rng")
-    ] * 2
+    assert [(result.verdict, result.origin) for result in reenact.verify(tmp_path / "run")] == [("exact", "rng")] * 2
 
 
 def test_reset_options_and_actions_after_the_end_are_kept_apart(tmp_path: Path) -> None:
@@ -594,9 +582,7 @@ def test_reset_options_and_actions_after_the_end_are_kept_apart(tmp_path: Path) 
         for _ in range(4):
             recorder.step(1)
     recorder.close()
-    assert [(result.verdict, result.length) for result in reenact.verify(tmp_path / "run")] == [
-        ("exact", 2)
-    ] * 2
+    assert [(result.verdict, result.length) for result in reenact.verify(tmp_path / "run")] == [("exact", 2)] * 2
 
 
 def test_a_tolerance_is_never_called_exact(tmp_path: Path) -> None:
@@ -669,9 +655,7 @@ def test_the_user_s_own_factory_stands_in(
 
 
 @pytest.mark.parametrize(("name", "said"), [("deaf", "render_mode"), ("no_env", "int")])
-def test_a_factory_that_makes_something_else_is_told(
-    tmp_path: Path, factory_file: Path, name: str, said: str
-) -> None:
+def test_a_factory_that_makes_something_else_is_told(tmp_path: Path, factory_file: Path, name: str, said: str) -> None:
     """A factory that returns no env, or drops render_mode, is refused in words."""
     (result,) = reenact.replay(record(tmp_path / "run", 1), "all", env=f"{factory_file}:{name}")
     assert result.verdict == "impossible"

@@ -9,8 +9,7 @@ import sys
 import time
 import tracemalloc
 import zlib
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import h5py
@@ -19,6 +18,9 @@ import pytest
 from gymnasium import spaces
 
 import reenact
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _WRITER = """
 import os, random, sys, time
@@ -60,15 +62,13 @@ class Toy(gym.Env[Any, Any]):
     action_space: spaces.Space[Any] = spaces.Discrete(3)
     observation_space: spaces.Space[Any] = spaces.Box(0, 1000, (1,))
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins again."""
         super().reset(seed=seed, options=options)
         self.length, self.at = (options or {}).get("length", 3), 0
         return np.zeros(1, np.float32), {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:  # noqa: ARG002  # Gymnasium's signature
         """One more."""
         self.at += 1
         done, even = self.at == self.length, self.length % 2 == 0
@@ -136,9 +136,7 @@ def test_columns_are_what_the_file_holds(path: Path, bare: list[tuple[int, int, 
     """Every column, in the order of numbers, is what bare h5py reads, sorted by end time, segment and index."""
     run = reenact.open_run(path)
     assert len(run) == len(bare) == 9
-    assert list(zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)) == [
-        b[:2] for b in bare
-    ]
+    assert list(zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)) == [b[:2] for b in bare]
     rows = [row for _, _, row in bare]
     assert run.returns.tolist() == [row["return"] for row in rows]
     assert run.lengths.tolist() == [row["length"] for row in rows] == [3, 4, 4, 5, 1, 2, 2, 3, 1]
@@ -261,9 +259,7 @@ def test_timeline_is_all_that_the_env_did(tmp_path: Path) -> None:
     env.reset()
     play(env, 3)
     env.close()
-    found = [
-        (e.address, e.number, e.ended, after) for e, after in reenact.open_run(tmp_path / "run").timeline(0)
-    ]
+    found = [(e.address, e.number, e.ended, after) for e, after in reenact.open_run(tmp_path / "run").timeline(0)]
     assert found == [("0.0", 0, "terminated", 2), ("0.live", None, "nothing", 0), ("0.1", 1, "truncated", 0)]
 
 
@@ -305,10 +301,7 @@ def test_many_refreshes_while_three_processes_write(tmp_path: Path) -> None:
         grown = lives = 0
         while any(writer.poll() is None for writer in writers):
             run.refresh()
-            now = [
-                f"{s}.{i}"
-                for s, i in zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)
-            ]
+            now = [f"{s}.{i}" for s, i in zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)]
             assert now[: len(addresses)] == addresses
             grown += len(now) > len(addresses)
             lives += bool(run.live)

@@ -97,9 +97,7 @@ def test_exits_without_close(ending: str, code: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"])
 def test_kills_after_flush(ending: str, tmp_path: Path) -> None:
     """A process that is killed loses nothing of what flush() committed: the episode that ran included."""
-    done = script(
-        f"env = record(sys.argv[1], flush_seconds=1e6)\nenv.flush()\nenv.step(0)\n{ending}", tmp_path / "run"
-    )
+    done = script(f"env = record(sys.argv[1], flush_seconds=1e6)\nenv.flush()\nenv.step(0)\n{ending}", tmp_path / "run")
     assert "Traceback" not in done.stderr
     log = only(tmp_path / "run")
     assert not log.closed
@@ -361,9 +359,7 @@ def test_file_format(tmp_path: Path) -> None:
         "fingerprints": (1024,), "kinds": (1024,), "states": (1024,), "heap": (65536,),
         "open": None, "status": None,
     }  # fmt: skip
-    assert (
-        path.read_bytes()[8] == 3
-    )  # the superblock's version: v110, that SWMR needs and older libraries read
+    assert path.read_bytes()[8] == 3  # the superblock's version: v110, that SWMR needs and older libraries read
 
 
 def test_every_moment_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,9 +396,7 @@ def test_every_moment_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("interrupt", [OSError("No space left on device"), KeyboardInterrupt()])
-def test_failure_in_a_commit(
-    interrupt: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_in_a_commit(interrupt: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failure in mid-commit what was committed stays, and a new segment says that there is a gap."""
     env = record(tmp_path / "run")
     env.flush()

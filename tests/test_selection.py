@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from reenact.errors import EpisodeNotFoundError, SelectionError
 from reenact.selection import ClipTrigger, named_trigger, select
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Fake:
@@ -50,9 +53,7 @@ def test_numbers_are_pythons_indices(count: int, numbers: list[int]) -> None:
     """Numbers, negative from the end, name what they would name in a list, each once and in order."""
     valid = [number for number in numbers if -count <= number < count]
     expected = sorted({range(count)[number] for number in valid})
-    assert (
-        select(Fake(count), valid) == expected == select(Fake(count), [np.int64(number) for number in valid])
-    )
+    assert select(Fake(count), valid) == expected == select(Fake(count), [np.int64(number) for number in valid])
     if valid:
         assert select(Fake(count), ", ".join(map(str, valid))) == expected
     if len(valid) < len(numbers):
@@ -155,9 +156,7 @@ class Upstream:
     st.sets(st.integers(0, 8), max_size=3),
     st.integers(0, 7),
 )
-def test_clips_are_record_videos(
-    lengths: list[int], steps: set[int], episodes: set[int], length: int
-) -> None:
+def test_clips_are_record_videos(lengths: list[int], steps: set[int], episodes: set[int], length: int) -> None:
     """Frame by frame, clips begin and end as `RecordVideo`'s, over any mix of step and episode triggers."""
     model = Upstream(steps.__contains__, episodes.__contains__, length)
     trigger = ClipTrigger(steps.__contains__, episodes.__contains__, length)

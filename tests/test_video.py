@@ -61,11 +61,7 @@ def numbered(number: int, height: int = 32, width: int = 48) -> np.ndarray:
 def number_of(frame: np.ndarray) -> int:
     """The number that a frame shows."""
     height, width, _ = frame.shape
-    bits = [
-        frame[(2 * r + 1) * height // 6, (2 * c + 1) * width // 8, 1] > 127
-        for r in range(3)
-        for c in range(4)
-    ]
+    bits = [frame[(2 * r + 1) * height // 6, (2 * c + 1) * width // 8, 1] > 127 for r in range(3) for c in range(4)]
     return sum(int(bit) << place for place, bit in enumerate(bits))
 
 
@@ -168,9 +164,7 @@ def test_the_frame_rate_is_the_one_asked_for(tmp_path: Path, fps: float) -> None
     path = write(tmp_path / "a.mp4", noise(5), dataclasses.replace(LOSSLESS, fps=fps))
     duration = re.search(r"Duration: (\d+):(\d+):([\d.]+)", ffmpeg("-i", path).stderr.decode())
     assert duration
-    assert int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3]) == pytest.approx(
-        5 / fps, abs=0.011
-    )
+    assert int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3]) == pytest.approx(5 / fps, abs=0.011)
     assert len(decode(path)) == 5
 
 
@@ -302,9 +296,7 @@ def test_no_frames_are_no_video(tmp_path: Path) -> None:
 
 def test_a_video_in_one_colour_is_refused(tmp_path: Path) -> None:
     """Frames that all have one and the same colour mean that nothing was drawn."""
-    with pytest.raises(
-        VideoError, match=r"nothing was drawn: .* all 5 frames is \(7, 8, 9\).*SDL_VIDEODRIVER"
-    ):
+    with pytest.raises(VideoError, match=r"nothing was drawn: .* all 5 frames is \(7, 8, 9\).*SDL_VIDEODRIVER"):
         write(tmp_path / "a.mp4", [np.full((32, 48, 3), (7, 8, 9), np.uint8)] * 5)
     assert files(tmp_path) == []
 
@@ -337,9 +329,7 @@ def test_a_killed_ffmpeg_is_an_error(tmp_path: Path, number: signal.Signals, mor
                 writer.write(noise(1, 240, 320)[0])
             writer.finish(tmp_path / "a.mp4", title="", comment={}, overwrite=False)
 
-        with pytest.raises(
-            VideoError, match=r"ffmpeg (was killed by signal 9|ended with exit code 255)"
-        ) as failed:
+        with pytest.raises(VideoError, match=r"ffmpeg (was killed by signal 9|ended with exit code 255)") as failed:
             go_on()
     assert "\n" not in str(failed.value)
     assert proc.returncode is not None
@@ -391,9 +381,7 @@ def test_frames_that_got_lost_are_an_error(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_an_ffmpeg_that_cannot_be_started_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ffmpeg_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing ffmpeg is a VideoError naming the path, wherever it is needed."""
     path = write(tmp_path / "a.mp4", noise(1))
     monkeypatch.setattr("moviepy.video.io.ffmpeg_writer.FFMPEG_BINARY", "/nowhere/ffmpeg")
@@ -616,9 +604,7 @@ def test_a_dotenv_file_chooses_no_ffmpeg(tmp_path: Path) -> None:
 def test_ffmpeg_binary_is_the_users_choice(tmp_path: Path) -> None:
     """A variable that the user set is obeyed; one that names nothing is a VideoError."""
     (tmp_path / "mine").symlink_to(FFMPEG)
-    assert (
-        in_python(REPORT, tmp_path, FFMPEG_BINARY=str(tmp_path / "mine")).stdout == f"None {tmp_path}/mine\n"
-    )
+    assert in_python(REPORT, tmp_path, FFMPEG_BINARY=str(tmp_path / "mine")).stdout == f"None {tmp_path}/mine\n"
     assert "MoviePy found no ffmpeg" in in_python(REPORT, tmp_path, FFMPEG_BINARY="/nowhere/ffmpeg").stdout
 
 

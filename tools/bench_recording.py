@@ -51,9 +51,7 @@ class Nothing(gym.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 - as Gymnasium declares it
 
-    def __init__(
-        self, floats: int = 0, episode_steps: int = EPISODE_STEPS, render_mode: str | None = None
-    ) -> None:
+    def __init__(self, floats: int = 0, episode_steps: int = EPISODE_STEPS, render_mode: str | None = None) -> None:
         """Takes the number of floats in an action; 0 stands for a Discrete(2)."""
         self.render_mode = render_mode
         self.observation_space = spaces.Box(-1, 1, (4,), np.float32)
@@ -63,9 +61,7 @@ class Nothing(gym.Env[Any, Any]):
         self._episode_steps = episode_steps
         self._steps = 0
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts to count again."""
         super().reset(seed=seed, options=options)
         self._steps = 0
@@ -160,9 +156,7 @@ def make_nothing(floats: int = 0, episode_steps: int = EPISODE_STEPS) -> Callabl
     env_id = "bench/Nothing-v0"
     if env_id not in gym.registry:
         gym.register(env_id, entry_point=f"{__name__}:Nothing", disable_env_checker=True, order_enforce=False)
-    return lambda render_mode: gym.make(
-        env_id, floats=floats, episode_steps=episode_steps, render_mode=render_mode
-    )
+    return lambda render_mode: gym.make(env_id, floats=floats, episode_steps=episode_steps, render_mode=render_mode)
 
 
 def make_cartpole(render_mode: str | None) -> AnyEnv:
@@ -250,9 +244,7 @@ def in_turns(
                 print(f"{form.name} left out: {error}", file=sys.stderr)
                 del times[form.name]
                 continue
-            print(
-                f"  {repeat + 1}/{repeats} {form.name}: {times[form.name][-1]:,.4g} {unit}", file=sys.stderr
-            )
+            print(f"  {repeat + 1}/{repeats} {form.name}: {times[form.name][-1]:,.4g} {unit}", file=sys.stderr)
     return times
 
 
@@ -359,9 +351,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="turns of each form (5, the script 3)")
     parser.add_argument("--steps", type=int, help="steps a turn on the env that does nothing (200,000)")
     parser.add_argument("--episodes", type=int, help="of the training script and of --bytes (10,000)")
-    parser.add_argument(
-        "--memory", type=float, nargs="?", const=10.0, metavar="MILLIONS", help="growth of memory"
-    )
+    parser.add_argument("--memory", type=float, nargs="?", const=10.0, metavar="MILLIONS", help="growth of memory")
     parser.add_argument("--bytes", action="store_true", help="bytes on disk a step")
     parser.add_argument("--memory-child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

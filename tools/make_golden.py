@@ -25,17 +25,13 @@ import reenact
 class Counter(gym.Env[Any, Any]):
     """An env whose rewards and endings follow from its steps alone."""
 
-    action_space = spaces.Dict(
-        move=spaces.Discrete(5), force=spaces.Box(-1, 1, (2,), np.float32), word=spaces.Text(4)
-    )
+    action_space = spaces.Dict(move=spaces.Discrete(5), force=spaces.Box(-1, 1, (2,), np.float32), word=spaces.Text(4))
     observation_space = spaces.Box(-1, 100, (1,), np.float32)
 
     def __init__(self) -> None:
         self.steps = 0
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins again."""
         super().reset(seed=seed, options=options)
         self.steps = 0

@@ -67,12 +67,8 @@ _RUN = click.argument("run", required=False, type=click.Path(path_type=Path))
 def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--trigger", metavar="NAME", help="capped-cubic, or module:function of your own."),
-        click.option(
-            "--every", metavar="N", type=click.IntRange(min=1), help="Episodes whose number N divides."
-        ),
-        click.option(
-            "--episodes", metavar="LIST", help="0,250,-1 or 100:200:10 or 3.250 or all; they unite."
-        ),
+        click.option("--every", metavar="N", type=click.IntRange(min=1), help="Episodes whose number N divides."),
+        click.option("--episodes", metavar="LIST", help="0,250,-1 or 100:200:10 or 3.250 or all; they unite."),
     ):
         command = option(command)
     return command
@@ -81,9 +77,7 @@ def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
 def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON object an episode, on stdout."),
-        click.option(
-            "--tolerance", type=click.FloatRange(min=0), default=0.0, help="How far a reward may be off."
-        ),
+        click.option("--tolerance", type=click.FloatRange(min=0), default=0.0, help="How far a reward may be off."),
         click.option("--env", metavar="CODE", help="module:factory or file.py:factory that makes the env."),
     ):
         command = option(command)
@@ -94,12 +88,8 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 @_RUN
 @_selecting
 @click.option("--step-trigger", metavar="NAME", help="module:function; starts a clip after such env steps.")
-@click.option(
-    "--video-length", metavar="FRAMES", type=click.IntRange(min=0), default=0, help="Frames a clip."
-)
-@click.option(
-    "--video-folder", type=click.Path(path_type=Path), help="Where videos go.  [default: RUN/videos]"
-)
+@click.option("--video-length", metavar="FRAMES", type=click.IntRange(min=0), default=0, help="Frames a clip.")
+@click.option("--video-folder", type=click.Path(path_type=Path), help="Where videos go.  [default: RUN/videos]")
 @click.option("--name-prefix", help="Of the videos' names.  [default: the run's name]")
 @click.option("--fps", type=float, help="Frames a second.  [default: the env's render_fps, else 30]")
 @click.option("--overwrite", is_flag=True, help="Replace files that were made from something else.")

@@ -148,8 +148,7 @@ class ActionCodec:
         leaves = leaves_of(space)
         if dtypes is not None:
             leaves = tuple(
-                Leaf(leaf.path, dtype, leaf.shape, leaf.space)
-                for leaf, dtype in zip(leaves, dtypes, strict=True)
+                Leaf(leaf.path, dtype, leaf.shape, leaf.space) for leaf, dtype in zip(leaves, dtypes, strict=True)
             )
         self.leaves = leaves
 
@@ -171,9 +170,7 @@ class ActionCodec:
         except Exception:  # noqa: BLE001  # as above
             value = _text_of(action)
             lossy = f"{type(action).__module__}.{type(action).__qualname__} is kept as text only"
-        entries = tuple(
-            b"" if leaf.is_json else 0 if leaf.is_number else bytes(_size(leaf)) for leaf in self.leaves
-        )
+        entries = tuple(b"" if leaf.is_json else 0 if leaf.is_number else bytes(_size(leaf)) for leaf in self.leaves)
         dtypes = tuple(None if leaf.is_json else leaf.dtype for leaf in self.leaves)
         return Taken(json.dumps({"value": value}, separators=(",", ":")), dtypes, entries, lossy)
 
@@ -242,9 +239,7 @@ class ActionCodec:
                 return given.astype(leaf.dtype)
         wider = _wider(leaf.dtype, given)
         if wider is None:
-            raise OverflowError(
-                f"no column of {leaf.path} holds {given.dtype} values beside {leaf.dtype} ones"
-            )
+            raise OverflowError(f"no column of {leaf.path} holds {given.dtype} values beside {leaf.dtype} ones")
         raise DoesNotFit(index, wider)
 
     def restore(self, kind: str, rows: Sequence[Any]) -> Any:
@@ -346,18 +341,18 @@ def _same(a: object, b: object) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, np.ndarray | np.generic):
-        assert isinstance(b, np.ndarray | np.generic)
+        assert isinstance(b, np.ndarray | np.generic)  # noqa: S101  # for mypy: the line above has checked it
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, Mapping):
-        assert isinstance(b, Mapping)
+        assert isinstance(b, Mapping)  # noqa: S101  # for mypy: the line above has checked it
         return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
     if isinstance(a, tuple | list):
-        assert isinstance(b, tuple | list)
+        assert isinstance(b, tuple | list)  # noqa: S101  # for mypy: the line above has checked it
         return len(a) == len(b) and all(map(_same, a, b))
     return a == b and repr(a) == repr(b)
 
 
-def _numbers(value: object, notes: list[str]) -> tuple[object, np.ndarray]:
+def _numbers(value: object, notes: list[str]) -> tuple[object, np.ndarray]:  # noqa: C901  # one case after another
     """Returns the kind of a number, an array or a nesting of lists and tuples, and its numbers as one array."""
     if isinstance(value, bool):
         return "bool", np.array(value)
@@ -376,9 +371,7 @@ def _numbers(value: object, notes: list[str]) -> tuple[object, np.ndarray]:
         parts = [_numbers(item, notes) for item in value]
         kinds = [kind for kind, _ in parts]
         flat = np.concatenate([array.reshape(-1) for _, array in parts]) if parts else np.zeros(0)
-        for array, (_, part) in zip(
-            np.split(flat, np.cumsum([p.size for _, p in parts])[:-1]), parts, strict=False
-        ):
+        for array, (_, part) in zip(np.split(flat, np.cumsum([p.size for _, p in parts])[:-1]), parts, strict=False):
             if not _same_bits(array.astype(part.dtype), part.reshape(-1)):
                 raise _NoPlace  # an int beyond 2**53 beside a float
         name = "tuple" if isinstance(value, tuple) else "list"

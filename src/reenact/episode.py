@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 Verdict = Literal["exact", "tolerated", "diverged", "impossible"]
 """`tolerated`: no reward was further off than the tolerance given; `exact` is never claimed under one."""

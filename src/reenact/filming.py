@@ -85,9 +85,7 @@ def make(film: Film, options: Options, tell: Tell) -> ReplayResult:
         made = result_of(film, options.tolerance, None, origin=str(found.get("origin")))
         return replace(made, path=str(path), frames=frames if isinstance(frames, int) else 0, reused=True)
     if path.exists() and not options.overwrite:
-        return refused(
-            film, f"{path} is there already and was made from something else: --overwrite replaces it"
-        )
+        return refused(film, f"{path} is there already and was made from something else: --overwrite replaces it")
     with _Take(film, options) as take:
         take.shoot(tell, marks=None)
         result = take.result()
@@ -150,9 +148,7 @@ class _Take:
                         fps = options.fps or run.env.metadata.get("render_fps") or 30
                         encoding = video.Encoding(fps=fps, lossless=options.lossless)
                         self._writer = video.VideoWriter(options.folder, encoding)
-                    marked = marks is not None and (
-                        run.divergence is not None or at >= marks.get(address, at + 1)
-                    )
+                    marked = marks is not None and (run.divergence is not None or at >= marks.get(address, at + 1))
                     self._writer.write(video.draw_banner(frame, BANNER) if marked else frame)
                     tell(1)
             self._origin = self._origin or run.origin
@@ -164,9 +160,7 @@ class _Take:
         """Says how it went."""
         return result_of(self._film, self._options.tolerance, self._difference, self._origin)
 
-    def keep(
-        self, result: ReplayResult, path: Path, source: dict[str, object], *, replaces: bool
-    ) -> ReplayResult:
+    def keep(self, result: ReplayResult, path: Path, source: dict[str, object], *, replaces: bool) -> ReplayResult:
         """Gives the video its name; an episode whose reset raised has nothing to show."""
         if self._writer is None:
             return result
@@ -213,9 +207,7 @@ def _provenance(film: Film, result: ReplayResult) -> dict[str, object]:
     }
 
 
-def result_of(
-    film: Film, tolerance: float, difference: Divergence | None, origin: str | None
-) -> ReplayResult:
+def result_of(film: Film, tolerance: float, difference: Divergence | None, origin: str | None) -> ReplayResult:
     """Says what came of a film that was re-executed."""
     episode = film.parts[0].episode
     many = {part.episode.address: part.episode for part in film.parts}

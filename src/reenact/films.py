@@ -40,9 +40,7 @@ def whole(episode: Episode, prefix: str) -> Film:
     return Film(name, (Part(episode, 0, episode.length + 1),))
 
 
-def clips(
-    run: Run, step_trigger: Trigger | None, numbers: set[int], video_length: int, prefix: str
-) -> Iterator[Film]:
+def clips(run: Run, step_trigger: Trigger | None, numbers: set[int], video_length: int, prefix: str) -> Iterator[Film]:
     """Finds the clips that `RecordVideo` would have filmed, one env instance after another.
 
     Args:
@@ -54,9 +52,7 @@ def clips(
     """
     segments = run.segments
     follows = {
-        segment.predecessor: segment.number
-        for segment in segments
-        if segment.predecessor >= 0 and not segment.gap
+        segment.predecessor: segment.number for segment in segments if segment.predecessor >= 0 and not segment.gap
     }
     states = {segment.number: segment.state for segment in segments}
     for segment in segments:

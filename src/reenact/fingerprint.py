@@ -10,6 +10,7 @@ Objects that are neither numbers, strings, arrays nor containers count by their 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -23,11 +24,11 @@ def fingerprint(observation: object) -> int:
     if type(observation) is np.ndarray:  # nearly always, and of a dtype and shape seen before
         header = _headers.get((observation.dtype, observation.shape))
         if header is not None and observation.flags.c_contiguous:
-            return crc32(observation, header)
+            return crc32(observation, header)  # type: ignore[arg-type]  # arrays are buffers, not to NumPy's stubs
     return _checksum(observation, 0)
 
 
-def _checksum(value: object, start: int) -> int:
+def _checksum(value: object, start: int) -> int:  # noqa: C901, PLR0911  # one case after another
     if type(value) is np.ndarray and value.dtype.hasobject is False:
         return _array(value, start)
     if isinstance(value, np.ndarray):
@@ -63,9 +64,7 @@ def _array(array: np.ndarray, start: int) -> int:
     key = (array.dtype, array.shape)
     header = _headers.get(key)
     if header is None:
-        header = crc32(
-            f"array:{array.dtype.str}{array.dtype.descr if array.dtype.names else ''}{array.shape}".encode()
-        )
+        header = crc32(f"array:{array.dtype.str}{array.dtype.descr if array.dtype.names else ''}{array.shape}".encode())
         # observations of ever new shapes must not fill the memory
         if array.dtype.kind in "biufc" and len(_headers) < _HEADERS_KEPT:
             _headers[key] = header
@@ -74,4 +73,5 @@ def _array(array: np.ndarray, start: int) -> int:
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
     # datetimes and strings offer no buffer to crc32; their bytes do
-    return crc32(array if array.dtype.kind in "biufc" else array.tobytes(), header)
+    data: Any = array if array.dtype.kind in "biufc" else array.tobytes()
+    return crc32(data, header)

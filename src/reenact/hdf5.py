@@ -11,14 +11,16 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from reenact.errors import DamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 PROBE_S = 20.0
 """How long the child may take to open a file that was not closed."""
@@ -81,10 +83,7 @@ class Hdf5File:
             if not self._tried and any(_is_variable(file.attrs.get_id(name).dtype) for name in file.attrs):
                 # HDF5 keeps text of variable length in a heap without checksums: damaged, it hangs for ever
                 _probe(self.path)
-            return {
-                name: value.decode() if isinstance(value, bytes) else value
-                for name, value in file.attrs.items()
-            }
+            return {name: value.decode() if isinstance(value, bytes) else value for name, value in file.attrs.items()}
 
     def add(self, name: str, dtype: np.dtype[Any] | None = None) -> None:
         """Checks that a dataset is there, plainly, with that dtype (None: any of numbers).
@@ -108,9 +107,7 @@ class Hdf5File:
     def _find(self, file: h5py.File, name: str) -> object:
         found: Any = file
         for part in name.split("/"):
-            if not isinstance(found, h5py.Group) or not isinstance(
-                found.get(part, getlink=True), h5py.HardLink
-            ):
+            if not isinstance(found, h5py.Group) or not isinstance(found.get(part, getlink=True), h5py.HardLink):
                 raise DamagedError(f"{self.path}: {name} is missing, or is a link to somewhere else")
             found = found[part]
         return found
@@ -238,9 +235,7 @@ def _probe(path: Path) -> None:
             text=True,
         )
     except subprocess.TimeoutExpired as error:
-        raise DamagedError(
-            f"{path} was not closed and is damaged: HDF5 did not open it in {PROBE_S:.0f} s"
-        ) from error
+        raise DamagedError(f"{path} was not closed and is damaged: HDF5 did not open it in {PROBE_S:.0f} s") from error
     if probe.returncode:
         said = (probe.stderr.strip().splitlines() or [f"HDF5 ended with {probe.returncode}"])[-1]
         raise DamagedError(f"{path} was not closed and is damaged: {said}")

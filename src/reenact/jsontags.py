@@ -23,11 +23,12 @@ reading: a `$callable` is handed to the caller's `load`, and without one it is r
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -82,19 +83,19 @@ def callable_name(value: object) -> str | None:
     return f"{module}:{name}"
 
 
-def _tag(value: object) -> object:
+def _tag(value: object) -> object:  # noqa: C901  # one case after another
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
-        assert isinstance(value, float)
+        assert isinstance(value, float)  # noqa: S101  # for mypy: the line above has checked it
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is list:
         return [_tag(item) for item in value]  # type: ignore[attr-defined]  # kind is list
     if kind is tuple:
         return {"$tuple": [_tag(item) for item in value]}  # type: ignore[attr-defined]  # kind is tuple
     if kind is dict:
-        assert isinstance(value, dict)
+        assert isinstance(value, dict)  # noqa: S101  # for mypy: the line above has checked it
         if all(type(key) is str and not key.startswith("$") for key in value):
             return {key: _tag(item) for key, item in value.items()}
         return {"$dict": [[_tag(key), _tag(item)] for key, item in value.items()]}
@@ -145,7 +146,7 @@ def _tag_space(space: spaces.Space[Any]) -> object | None:
     return {"$space": name, "kwargs": kwargs}
 
 
-def _untag(value: Any, load: Load | None) -> Any:
+def _untag(value: Any, load: Load | None) -> Any:  # noqa: C901, PLR0911, PLR0912  # one case after another
     if isinstance(value, list):
         return [_untag(item, load) for item in value]
     if not isinstance(value, dict):
@@ -191,8 +192,10 @@ def _make_space(name: str, kwargs: dict[str, Any]) -> object:
         if not all(isinstance(kwargs[side], np.ndarray) for side in ("low", "high")):
             raise ValueError("a Box without arrays for bounds")
         kwargs["shape"] = kwargs["low"].shape
-    try:
-        return getattr(spaces, name)(**kwargs)
+    made = getattr(spaces, name)
+    known = inspect.signature(made).parameters
+    try:  # before 1.2, Gymnasium's Discrete took no dtype: it was always int64
+        return cast("object", made(**{key: value for key, value in kwargs.items() if key in known}))
     except Exception as error:  # Gymnasium asserts what it is given
         raise ValueError(f"no {name} space can be made: {error}") from error
 

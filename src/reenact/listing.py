@@ -88,12 +88,9 @@ def episodes(
 
 def notes(run: Run) -> list[str]:
     """Says what the table can't: how much there is in all, what still runs, which segments were killed."""
-    lines = [
-        f"{len(run)} episodes, {int(run.lengths.sum())} steps, in {len(run.segments)} segments of {run.path}"
-    ]
+    lines = [f"{len(run)} episodes, {int(run.lengths.sum())} steps, in {len(run.segments)} segments of {run.path}"]
     lines += [
-        f"live: segment {e.segment} is {e.length} steps into an episode, return {e.return_:g} so far"
-        for e in run.live
+        f"live: segment {e.segment} is {e.length} steps into an episode, return {e.return_:g} so far" for e in run.live
     ]
     killed = [str(segment.number) for segment in run.segments if segment.state == "killed"]
     if killed:

@@ -206,7 +206,7 @@ class EpisodeLog(SegmentLog):
         self.running = False
         self._settled = len(self.tape.rewards)
         self.tape.due = self._settled + 1
-        self._last_end_time = entry.end_time = max(self._last_end_time, time.time_ns())
+        self._last_end_time = entry.end_time = self._now_ns()
         entry.ended, entry.length, entry.elapsed = ended, self._length, elapsed
         entry.n_actions = self._base + len(self.tape.rewards) - entry.first_step
         entry.total = as_float(self._total)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,7 +11,12 @@ from reenact.episode import EndedName, EpisodeData, Origin, RaisedError
 from reenact.errors import DamagedError
 from reenact.layout import Ended, StateKind
 from reenact.reexecute import FirstReset, Stage, frames
-from reenact.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from reenact.table import Table
 
 Array = np.ndarray[Any, Any]
 ENDED_NAMES = {kind.value: kind.name.lower() for kind in Ended}
@@ -158,7 +161,7 @@ class Episode:
 
     @property
     def attributes(self) -> dict[str, str | int]:
-        """Its segment's attributes: recipe, signature, versions, role …"""
+        """Its segment's attributes: recipe, signature, versions, role and more."""
         return self._table.reader.attributes
 
     @property

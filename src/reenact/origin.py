@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 
 from reenact import jsontags
 from reenact.layout import StateKind
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 _MT19937_WORDS, _PHILOX_WORDS = 624, 4
 _PCG64 = struct.Struct("<16s16sBI")
@@ -68,7 +70,7 @@ def decode_rng(kind: StateKind, data: bytes) -> dict[str, Any]:
     except zlib.error as error:
         raise ValueError(f"an RNG state that can't be decompressed: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError("an RNG state that is no dict")
+        raise ValueError("an RNG state that is no dict")  # noqa: TRY004  # of the bytes' value, not of an argument
     _check_position(found)
     return found
 
@@ -91,9 +93,9 @@ def restore_rng(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
     name = str(state.get("bit_generator"))
     bits = getattr(np.random, name, None)
     if not (isinstance(bits, type) and issubclass(bits, np.random.BitGenerator)):
-        raise ValueError(f"NumPy has no bit generator {name!r}")
+        raise ValueError(f"NumPy has no bit generator {name!r}")  # noqa: TRY004  # of the bytes' value, not of an argument
     legacy = "has_gauss" in state
-    current = getattr(base, "np_random", None)
+    current: Any = getattr(base, "np_random", None)
     if legacy != isinstance(current, np.random.RandomState) or _name(current) != name:
         fresh = bits()
         current = np.random.RandomState(fresh) if legacy else np.random.Generator(fresh)  # the env's

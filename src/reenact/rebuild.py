@@ -73,9 +73,7 @@ def rebuild(text: str, *, mine: bool, render_mode: str | None) -> Env:
     kwargs = _read(raw["kwargs"], load)
     modes = _render_modes(spec)
     if render_mode is not None and modes is not None and render_mode not in modes:
-        raise RecipeError(
-            f"{spec.id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}"
-        )
+        raise RecipeError(f"{spec.id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}")
     env = gym.make(bare, render_mode=render_mode, **kwargs) if render_mode else gym.make(bare, **kwargs)
     return _wrapped(env, raw["wrappers"], load)
 
@@ -152,26 +150,20 @@ def _spec(raw: dict[str, Any], *, mine: bool) -> EnvSpec:
 def _load(name: str, *, mine: bool) -> object:
     module, _, qualified = name.partition(":")
     if not module or not qualified:
-        raise RecipeError(
-            f"the log's recipe names {name!r}, expected module:name: replay with --env module:factory"
-        )
+        raise RecipeError(f"the log's recipe names {name!r}, expected module:name: replay with --env module:factory")
     # a package's __main__ is a program: importing it runs it
     if not mine and (module.partition(".")[0] not in _TRUSTED or "__main__" in module):
         raise UntrustedError(
             f"this log was not recorded by you, and would import {name!r}: replay with --env module:factory"
         )
     if module == "__main__":
-        raise RecipeError(
-            f"{name} is defined in the training script: replay with --env path/to/script.py:factory"
-        )
+        raise RecipeError(f"{name} is defined in the training script: replay with --env path/to/script.py:factory")
     try:
         found: Any = importlib.import_module(module)
         for part in qualified.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise RecipeError(
-            f"{name} can't be imported here ({error}): replay with --env module:factory"
-        ) from error
+        raise RecipeError(f"{name} can't be imported here ({error}): replay with --env module:factory") from error
     if not mine and getattr(found, "__module__", None) != module:
         raise UntrustedError(f"this log was not recorded by you, and {name!r} is not what it says")
     if not mine and not (isinstance(found, type) and issubclass(found, gym.Wrapper)):

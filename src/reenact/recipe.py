@@ -71,9 +71,7 @@ def take(env: Env) -> tuple[dict[str, Any], list[str]]:
     spec = base.spec
     recipe: dict[str, Any] = {"id": None, "entry_point": None, "kwargs": {}, "modules": [], "wrappers": []}
     if spec is None:
-        problems.append(
-            f"{class_name(type(base))} was made without gymnasium.make: replay with --env module:factory"
-        )
+        problems.append(f"{class_name(type(base))} was made without gymnasium.make: replay with --env module:factory")
     else:
         recipe["id"] = spec.id
         recipe["entry_point"] = _entry_point(spec.entry_point, problems)
@@ -86,9 +84,7 @@ def take(env: Env) -> tuple[dict[str, Any], list[str]]:
         if name.endswith(":Autoreset"):
             problems.append(f"Autoreset hides its resets from a recorder above it: {_WAY_OUT}")
         if name in _OUTLIVES_RESETS:
-            problems.append(
-                f"{type(wrapper).__name__} keeps state across resets that no replay has: {_WAY_OUT}"
-            )
+            problems.append(f"{type(wrapper).__name__} keeps state across resets that no replay has: {_WAY_OUT}")
         saved = getattr(wrapper, "_saved_kwargs", None)
         entry: dict[str, Any] = {"entry_point": name, "kwargs": None}
         if isinstance(saved, dict):
@@ -182,9 +178,7 @@ def _entry_point(entry_point: object, problems: list[str]) -> str | None:
         return entry_point
     name = jsontags.callable_name(entry_point)
     if name is None:
-        problems.append(
-            f"its entry point {entry_point!r} can't be imported: replay with --env module:factory"
-        )
+        problems.append(f"its entry point {entry_point!r} can't be imported: replay with --env module:factory")
     return name
 
 

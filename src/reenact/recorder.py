@@ -152,9 +152,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             self._log.tick(observation)
         return result
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the env, and logs what the next episode can be started again from."""
         if self._inert:
             return self.env.reset(seed=seed, options=options)
@@ -195,9 +193,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             return
         elapsed = round(time.perf_counter() - self.episode_start_time, 6)
         values = (
-            tuple(as_float(info.get(name, math.nan)) for name in self._info_keywords)
-            if self._info_keywords
-            else ()
+            tuple(as_float(info.get(name, math.nan)) for name in self._info_keywords) if self._info_keywords else ()
         )
         log.end(ended, elapsed, values, observation)
         self._statistics.add(log.total, log.length, elapsed)
@@ -257,10 +253,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         try:
             return json.loads(jsontags.dumps(options))
         except (TypeError, ValueError, RecursionError) as error:
-            self._say(
-                f"reset options that JSON can't carry are not logged ({error}): "
-                "their episodes can't be replayed"
-            )
+            self._say(f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed")
             return {"$unloggable": str(error)}
 
     def _next_seed(self) -> int:
@@ -276,9 +269,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             warnings.warn(f"reenact: {text}", UserWarning, stacklevel=3)
 
 
-def _header(
-    recipe_: dict[str, Any], action_space: gym.Space[Any], env_id: str, role: str
-) -> dict[str, str | int]:
+def _header(recipe_: dict[str, Any], action_space: gym.Space[Any], env_id: str, role: str) -> dict[str, str | int]:
     """Returns the attributes of a recorder's segments.
 
     It is no method: what the log keeps of its recorder would keep the recorder from being collected.

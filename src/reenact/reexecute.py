@@ -222,9 +222,7 @@ class _Check:
         expected = self._data.error
         at_its_step = expected is not None and (where == "reset" or step == self._data.length + 1)
         if expected is None or expected.type != name or expected.where != where or not at_its_step:
-            self.differs(
-                step, "error", expected.type if expected and at_its_step else None, f"{name}: {error}"
-            )
+            self.differs(step, "error", expected.type if expected and at_its_step else None, f"{name}: {error}")
 
 
 def _reset(env: Env, start: Origin, options: dict[str, Any] | None) -> object:

@@ -111,11 +111,7 @@ def replay(  # one keyword an option of the command
         folder=Path(video_folder) if video_folder is not None else opened.folder / "videos",
         fps=fps,
         factory=factory,
-        env_name=env
-        if isinstance(env, str)
-        else None
-        if env is None
-        else getattr(env, "__qualname__", repr(env)),
+        env_name=env if isinstance(env, str) else None if env is None else getattr(env, "__qualname__", repr(env)),
         tolerance=_checked_tolerance(tolerance),
         overwrite=overwrite,
         diverged=diverged,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -19,6 +17,10 @@ from reenact.reader import SegmentReader
 from reenact.reexecute import FirstReset
 from reenact.statistics import EpisodeStatistics
 from reenact.table import FIELDS, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from os import PathLike
 
 Array = np.ndarray[Any, Any]
 
@@ -286,17 +288,13 @@ class Run:
         """
         number = self[address].number
         if number is None:
-            raise EpisodeNotFoundError(
-                f"episode {address} has no number yet: other segments are still behind it"
-            )
+            raise EpisodeNotFoundError(f"episode {address} has no number yet: other segments are still behind it")
         return number
 
     @property
     def live(self) -> list[Episode]:
         """The episodes that still run, one for each live segment that has one; they have no number yet."""
-        return [
-            Episode(self, table, table.live, None, None) for table in self._order_of if table.live is not None
-        ]
+        return [Episode(self, table, table.live, None, None) for table in self._order_of if table.live is not None]
 
     @property
     def segments(self) -> list[Segment]:

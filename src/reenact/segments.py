@@ -117,9 +117,7 @@ class SegmentLog:
             if not self._attributes:
                 self._attributes = self._make_header()
             self._open_segment(run_id, launch, self._codec)
-        except (
-            Exception
-        ) as error:  # h5py raises OSError, RuntimeError, ValueError and KeyError alike for a full disk
+        except Exception as error:  # h5py raises OSError, RuntimeError, ValueError and KeyError alike for a full disk
             if not first:
                 self._suspend(error)
             elif isinstance(error, RunError):
@@ -231,6 +229,11 @@ class SegmentLog:
             del self._step_durations[count:]
             self._step_durations += [math.nan] * (count - len(self._step_durations))
 
+    def _now_ns(self) -> int:
+        """Returns ns since 1970, held above all that has been told before: readers' numbers rest on it."""
+        committed = self._writer.committed_ns if self._writer is not None else 0
+        return max(self._last_end_time, committed, time.time_ns())
+
     @property
     def length(self) -> int:
         """Env steps since the last reset, up to the end."""
@@ -254,11 +257,7 @@ class SegmentLog:
         if count == 0:
             return
         if self._plain and count > _FEW:
-            fresh = (
-                np.array(array("d", rewards[self._settled :]))
-                if column is None
-                else column[self._settled :].copy()
-            )
+            fresh = np.array(array("d", rewards[self._settled :])) if column is None else column[self._settled :].copy()
             fresh[0] += self._total
             # one addition after another in float64, as `+=` does it, at a fifth of the price
             total = np.add.accumulate(fresh)[-1]
@@ -317,10 +316,7 @@ class SegmentLog:
             columns.append(np.array(self._step_durations, np.float32))
             stored.append(writer.duration)
         self._write_kinds(writer, heap)
-        views = [
-            memoryview(column.view(np.uint8).reshape(-1).data) if count else memoryview(b"")
-            for column in columns
-        ]
+        views = [memoryview(column.view(np.uint8).reshape(-1).data) if count else memoryview(b"") for column in columns]
         widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
         rows, prints, states = bytearray(), bytearray(), bytearray()
         committed_rows = writer.episodes.rows
@@ -332,10 +328,8 @@ class SegmentLog:
             entry = self._open
             entry.length, entry.total, entry.elapsed = self.length, as_float(self.total), self._elapsed()
             entry.n_actions = self._base + count - entry.first_step
-            entry.ended, entry.end_time = Ended.INTERRUPTED, max(self._last_end_time, time.time_ns())
-            self._advance(
-                writer, entry, committed_rows + len(self._pending), (views, widths), (heap, prints, states)
-            )
+            entry.ended, entry.end_time = Ended.INTERRUPTED, self._now_ns()
+            self._advance(writer, entry, committed_rows + len(self._pending), (views, widths), (heap, prints, states))
             open_row = np.frombuffer(self._pack(entry, heap), writer.row_dtype)[0]
         for column, data in zip(stored, columns, strict=True):
             column.append(data)
@@ -388,11 +382,7 @@ class SegmentLog:
             runs.append((first, kind, dtypes))
             if kind != '"int"':
                 continue
-            end = (
-                self._runs[number + 1][0]
-                if number + 1 < len(self._runs)
-                else self._base + len(self.tape.actions)
-            )
+            end = self._runs[number + 1][0] if number + 1 < len(self._runs) else self._base + len(self.tape.actions)
             for at in range(max(first, self._base), end):
                 if not -(2**63) <= self.tape.actions[at - self._base] < 2**63:
                     taken = self._codec.take(self.tape.actions[at - self._base])
@@ -428,9 +418,7 @@ class SegmentLog:
         heap, prints, states = side
         if not entry.crcs:
             entry.crcs = [0] * (len(views) + 1)
-            entry.first_fingerprint = (
-                writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
-            )
+            entry.first_fingerprint = writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
             entry.first_state = writer.states.rows + len(states) // layout.STATE_ROW.itemsize
         if entry.kind < 0 and entry.n_actions:
             kind = bisect.bisect_right(self._run_starts, entry.first_step) - 1
@@ -481,9 +469,7 @@ class SegmentLog:
         old = [*writer.actions, writer.reward, *([writer.duration] if writer.duration else [])]
         carried = [column.read(first, self._base) for column in old]
         json_leaves = [leaf.is_json for leaf in codec.leaves]
-        heap_bytes = (
-            writer.heap.read(0, writer.heap.rows) if any(json_leaves) and first < self._base else None
-        )
+        heap_bytes = writer.heap.read(0, writer.heap.rows) if any(json_leaves) and first < self._base else None
         writer.commit_rows(np.zeros(0, writer.row_dtype), None, closed=True)
         writer.close()
         self._open_segment(self._run_id, self._launch, codec)
@@ -514,9 +500,7 @@ class SegmentLog:
             entry.details_ref = None
             if entry.first_step < self._base:  # its rows are in the new segment already: their CRCs, now
                 count = self._base - entry.first_step
-                entry.crcs = [
-                    crc32(column.read(entry.first_step, self._base).tobytes()) for column in new
-                ] + [0]
+                entry.crcs = [crc32(column.read(entry.first_step, self._base).tobytes()) for column in new] + [0]
                 entry.first_fingerprint = entry.first_state = 0
                 entry.steps_done = count
 

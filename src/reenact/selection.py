@@ -113,9 +113,7 @@ class ClipTrigger:
         video_length: frames a clip; 0: to the next reset.
     """
 
-    def __init__(
-        self, step_trigger: Trigger | None, episode_trigger: Trigger | None, video_length: int
-    ) -> None:
+    def __init__(self, step_trigger: Trigger | None, episode_trigger: Trigger | None, video_length: int) -> None:
         self._step_trigger, self._episode_trigger, self._length = step_trigger, episode_trigger, video_length
         self._step = -1
         self.clip: str | None = None

@@ -119,5 +119,5 @@ class Table:
         """
         if row >= 0:
             return self.reader.row(row)
-        assert self.interrupted is not None
+        assert self.interrupted is not None  # noqa: S101  # for mypy: the line above has checked it
         return self.interrupted

@@ -26,12 +26,8 @@ def load(name: str) -> Any:
     found = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            there = [
-                key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
-            ]
-            raise SelectionError(
-                f"{module_name} has no {attribute!r}; it has {', '.join(there[:10]) or 'nothing'}"
-            )
+            there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise SelectionError(f"{module_name} has no {attribute!r}; it has {', '.join(there[:10]) or 'nothing'}")
         found = getattr(found, part)
     if not callable(found):
         raise SelectionError(f"{name} is a {type(found).__name__}, expected something that can be called")
@@ -46,9 +42,7 @@ def _from_name(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise SelectionError(
-                f"there is no module {name!r} here or among the installed packages"
-            ) from error
+            raise SelectionError(f"there is no module {name!r} here or among the installed packages") from error
         raise
 
 

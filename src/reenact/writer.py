@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
+_CHUNK_CACHE = 1 << 19
+"""Bytes of HDF5's chunk cache, a dataset: rows are only appended. HDF5 2.0's own 8 MiB grow to 80 a segment."""
+
+
 class Column:
     """A one-dimensional, growing dataset, appended to through HDF5's low-level calls.
 
@@ -38,9 +42,7 @@ class Column:
     (evidence: storage, Layout).
     """
 
-    def __init__(
-        self, group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], chunk: int
-    ) -> None:
+    def __init__(self, group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], chunk: int) -> None:
         dataset = group.create_dataset(
             name, shape=(0, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype
         )
@@ -121,7 +123,7 @@ class SegmentWriter:
         self.path = run / layout.SEGMENT_NAME.format(self.number)
         partial = claim.with_name(f".{self.path.name}.{process.pid}.part")
         try:
-            self._file = h5py.File(partial, "x", libver=("v110", "v110"), locking=False)
+            self._file = h5py.File(partial, "x", libver=("v110", "v110"), locking=False, rdcc_nbytes=_CHUNK_CACHE)
             self._descriptor: int | None = int(self._file.id.get_vfd_handle())
             try:
                 self._make(header, leaves, info_keywords, durations)
@@ -146,17 +148,16 @@ class SegmentWriter:
     ) -> None:
         file = self._file
         for name, value in header.items():
-            file.attrs[name] = value
+            # of fixed length: variable-length text lies in a heap without checksum; damaged, it hangs any open
+            text = value.encode() if isinstance(value, str) else None
+            file.attrs.create(name, value if text is None else np.array(text, f"S{max(1, len(text))}"))
         actions = file.create_group(layout.ACTION_GROUP)
         # a nested leaf's path has "/" in it; dataset names have "." instead, so that no groups nest
         self.actions = [
-            Column(actions, path.replace("/", "."), dtype, shape, layout.STEP_CHUNK)
-            for path, dtype, shape in leaves
+            Column(actions, path.replace("/", "."), dtype, shape, layout.STEP_CHUNK) for path, dtype, shape in leaves
         ]
         self.reward = Column(file, layout.REWARD, np.dtype("<f8"), (), layout.STEP_CHUNK)
-        self.duration = (
-            Column(file, layout.DURATION, np.dtype("<f4"), (), layout.STEP_CHUNK) if durations else None
-        )
+        self.duration = Column(file, layout.DURATION, np.dtype("<f4"), (), layout.STEP_CHUNK) if durations else None
         self.fingerprints = Column(file, layout.FINGERPRINTS, layout.FINGERPRINT_ROW, (), layout.SIDE_CHUNK)
         self.kinds = Column(file, layout.KINDS, layout.KIND_ROW, (), layout.SIDE_CHUNK)
         self.states = Column(file, layout.STATES, layout.STATE_ROW, (), layout.SIDE_CHUNK)
@@ -212,9 +213,7 @@ class SegmentWriter:
         self._dead = True
         _open_writers.discard(self)
         self._detach()
-        with contextlib.suppress(
-            Exception
-        ):  # whatever HDF5 says of the handle now, the file is out of its reach
+        with contextlib.suppress(Exception):  # whatever HDF5 says of the handle now, the file is out of its reach
             self._file.close()
 
     def _detach(self) -> None:
