@@ -64,7 +64,7 @@ def sound(row: np.void) -> bool:
 def read(path: Path) -> Bare:
     """Reads a segment and checks every checksum and every reference in it."""
     with h5py.File(path, "r", swmr=True, locking=False) as file:
-        bare = Bare(path, dict(file.attrs))
+        bare = Bare(path, {k: v.decode() if isinstance(v, bytes) else v for k, v in file.attrs.items()})
         episodes = file["episodes"]
         episodes.id.refresh()
         bare.rows = episodes[:]

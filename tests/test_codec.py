@@ -212,9 +212,7 @@ def test_the_narrowest_column_is_chosen() -> None:
 
 def test_leaves_are_named_by_their_path() -> None:
     """Nested leaves are named by the keys on the way to them, and no key can be taken for a separator."""
-    space = spaces.Dict(
-        OrderedDict({"b": spaces.Tuple([spaces.Discrete(2), spaces.Text(3)]), "a/x.y": spaces.Discrete(2)})
-    )
+    space = spaces.Dict([("b", spaces.Tuple([spaces.Discrete(2), spaces.Text(3)])), ("a/x.y", spaces.Discrete(2))])
     assert [leaf.path for leaf in leaves_of(space)] == ["b/0", "b/1", "a%2Fx%2Ey"]
     assert [leaf.path for leaf in leaves_of(spaces.Discrete(2))] == ["value"]
 

@@ -95,7 +95,7 @@ def test_spaces_come_back_equal(space: spaces.Space[Any]) -> None:
 
 def test_a_dict_space_keeps_the_order_of_its_keys() -> None:
     """Keys out of alphabetical order stay where they were: columns of actions are named by them."""
-    space = spaces.Dict(OrderedDict([("b", spaces.Discrete(2)), ("a", spaces.Discrete(3))]))
+    space = spaces.Dict([("b", spaces.Discrete(2)), ("a", spaces.Discrete(3))])
     assert list(jsontags.loads(jsontags.dumps(space)).spaces) == ["b", "a"]
 
 

@@ -17,6 +17,8 @@ from gymnasium.wrappers import RecordEpisodeStatistics, RecordVideo, TimeLimit
 from bare import Bare, only, segments
 from reenact import Recorder
 
+TAXI = "Taxi-v4" if "Taxi-v4" in gym.registry else "Taxi-v3"
+
 pytestmark = pytest.mark.filterwarnings("ignore:reenact. episodes of this env can't be replayed:UserWarning")
 
 
@@ -148,9 +150,7 @@ def test_long_sums_are_upstreams(name: str, tmp_path: Any) -> None:
         assert only(tmp_path / str(looks)).rows["return"].tobytes() == np.array(theirs.return_queue, float).tobytes()
 
 
-@pytest.mark.parametrize(
-    "env_id", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "Taxi-v4", "MountainCarContinuous-v0"]
-)
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", TAXI, "MountainCarContinuous-v0"])
 @pytest.mark.parametrize("seeded", [True, False])
 def test_training_is_bit_identical(env_id: str, seeded: bool, tmp_path: Any) -> None:
     """Recorded or not, a training sees the same observations, rewards, infos and random states."""

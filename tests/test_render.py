@@ -31,7 +31,7 @@ class Meter(gym.Env[np.ndarray, int]):
 
     def __init__(self, render_mode: str | None = None, *, drift_from: int = 1000, length: int = LENGTH) -> None:
         self.render_mode, self.drift_from, self.length = render_mode, drift_from, length
-        self.action_space = gym.spaces.Discrete(5)
+        self.action_space: gym.spaces.Space[Any] = gym.spaces.Discrete(5)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,))
         self.closed = False
 

@@ -338,7 +338,7 @@ def test_file_format(tmp_path: Path) -> None:
 
     with h5py.File(path, "r") as file:
         file.visititems(look)
-        assert file.attrs["format"] == "reenact-segment"
+        assert file.attrs["format"] == b"reenact-segment"
         assert file.attrs["version"] == 1
         assert {
             "run",

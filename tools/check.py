@@ -24,6 +24,10 @@ FOLDERS = (*STRICT, "tests")
 RUFF = ("-m", "ruff")
 MYPY = ("-m", "mypy", "--no-error-summary")
 # `-m` runs nothing of import-linter and succeeds; this is what its console script calls.
+LOOSE = (  # tests hand in what the annotations forbid, and look into what is typed loosely
+    "--check-untyped-defs",
+    *(f"--disable-error-code={code}" for code in ("arg-type", "attr-defined", "call-overload", "misc", "union-attr")),
+)
 IMPORTS = ("-c", "from importlinter.cli import lint_imports_command as main; main()", "--no-cache")
 PYTEST = ("-m", "pytest", "--cov", "--cov-report=term-missing:skip-covered")
 
@@ -75,7 +79,7 @@ def main() -> int:
         "ruff format": passes("ruff format", *RUFF, "format", "--check", *every),
         "ruff check": passes("ruff check", *RUFF, "check", *every),
         "mypy --strict": passes("mypy --strict", *MYPY, "--strict", *strict),
-        "mypy tests": not tests or passes("mypy tests", *MYPY, "--check-untyped-defs", *tests),
+        "mypy tests": not tests or passes("mypy tests", *MYPY, *LOOSE, *tests),
         "lint-imports": passes("lint-imports", *IMPORTS),
     }
     failed = [name for name, ok in results.items() if not ok]

@@ -26,7 +26,6 @@ import base64
 import inspect
 import json
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -187,15 +186,16 @@ def _untag(value: Any, load: Load | None) -> Any:  # noqa: C901, PLR0911, PLR091
 
 def _make_space(name: str, kwargs: dict[str, Any]) -> object:
     if name == "Dict":  # in the order it was written in: a plain dict would be sorted
-        kwargs["spaces"] = OrderedDict(kwargs["spaces"])
+        kwargs["spaces"] = list(kwargs["spaces"].items())
     elif name == "Box":  # its bounds give the shape; a shape alone could claim any amount of memory
         if not all(isinstance(kwargs[side], np.ndarray) for side in ("low", "high")):
             raise ValueError("a Box without arrays for bounds")
         kwargs["shape"] = kwargs["low"].shape
     made = getattr(spaces, name)
-    known = inspect.signature(made).parameters
-    try:  # before 1.2, Gymnasium's Discrete took no dtype: it was always int64
-        return cast("object", made(**{key: value for key, value in kwargs.items() if key in known}))
+    if "dtype" not in inspect.signature(made).parameters:  # before 1.2, Discrete's was always int64
+        kwargs.pop("dtype", None)
+    try:
+        return cast("object", made(**kwargs))
     except Exception as error:  # Gymnasium asserts what it is given
         raise ValueError(f"no {name} space can be made: {error}") from error
 

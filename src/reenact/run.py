@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 
@@ -234,8 +235,8 @@ class Run:
     @overload
     def __getitem__(self, key: slice) -> list[Episode]: ...
     @overload
-    def __getitem__(self, key: int | str) -> Episode: ...
-    def __getitem__(self, key: int | str | slice) -> Episode | list[Episode]:
+    def __getitem__(self, key: SupportsIndex | str) -> Episode: ...
+    def __getitem__(self, key: SupportsIndex | str | slice) -> Episode | list[Episode]:
         """Returns an episode by number, negative from the end, or by address; a slice gives a list of lazy ones.
 
         Raises:
@@ -245,7 +246,7 @@ class Run:
             return [self._at(number) for number in range(*key.indices(len(self)))]
         if isinstance(key, str):
             return self._at_address(key)
-        number = int(key)
+        number = operator.index(key)
         if not -len(self) <= number < len(self):
             raise EpisodeNotFoundError(f"no episode {number} in {self.path}: {self._extent()}")
         return self._at(number % len(self))
