@@ -67,7 +67,7 @@ class StateKind(enum.IntEnum):
     RNG_JSON = 2  # any other bit generator or RandomState: zlib over tagged JSON
 
 
-NO_SEED = np.iinfo(np.int64).min
+NO_SEED = -(2**63)
 """In the column `seed`: the reset had none, or one beyond int64 (then it stands in `details`)."""
 
 REF = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc", "<u4")])

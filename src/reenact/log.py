@@ -50,7 +50,7 @@ class EpisodeLog(SegmentLog):
             self._start_segment()
         self._open = entry = Entry(self._base + len(self.tape.rewards), details=details)
         if seed is not None:
-            if np.iinfo(np.int64).min < seed <= np.iinfo(np.int64).max:
+            if layout.NO_SEED < seed < 2**63:
                 entry.seed = int(seed)
             else:
                 entry.details["seed"] = int(seed)

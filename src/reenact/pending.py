@@ -86,6 +86,8 @@ def _chars(dtype: np.dtype[Any]) -> str:
 
 def as_float(value: object) -> float:
     """Returns a reward or a sum of them as float64, NaN where it is no single number."""
+    if type(value) is float:
+        return value
     try:
         return float(np.asarray(value, np.float64).reshape(()))
     except (TypeError, ValueError, OverflowError):

@@ -167,8 +167,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         state = None
         rng = None
         if seed is None:
-            state = origin.capture_rng(self.env, create=self._reseed != "never")
-            rng = getattr(self.env.unwrapped, "_np_random", None)
+            base = self.env.unwrapped
+            state = origin.capture_rng(base, create=self._reseed != "never")
+            rng = getattr(base, "_np_random", None)
         log.begin(seed, details, state)
         try:
             observation, _ = result = self.env.reset(seed=seed, options=options)
@@ -178,9 +179,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         log.started(observation)
         self.episode_start_time = time.perf_counter()
         log.start_clock(self.episode_start_time)
-        if rng is not None and rng is not self.env.unwrapped._np_random:  # noqa: SLF001  # the property would make one
+        if rng is not None and rng is not base._np_random:  # noqa: SLF001  # the property would make one
             self._say(
-                f"{type(self.env.unwrapped).__name__} replaces its random generator when it is reset without "
+                f"{type(base).__name__} replaces its random generator when it is reset without "
                 "a seed, so the state logged before such a reset does not restore it: seed the resets, "
                 "or pass reseed=True"
             )
