@@ -109,14 +109,25 @@ def versions(recipe: dict[str, Any]) -> dict[str, str]:
     found = {"python": platform.python_version(), "platform": platform.platform()}
     packages = {"reenact", "gymnasium", "numpy", *(module.partition(".")[0] for module in recipe["modules"])}
     packages |= {name for name in ("mujoco", "Box2D", "ale_py", "pygame") if name in sys.modules}
-    distributions = metadata.packages_distributions() if packages - {"reenact", "gymnasium", "numpy"} else {}
     for name in sorted(packages):
-        for distribution in distributions.get(name, [name])[:1]:
-            try:
-                found[distribution] = metadata.version(distribution)
-            except metadata.PackageNotFoundError:
-                continue
+        for distribution in (name, *_OTHER_NAMES.get(name, ())):
+            version = _version(distribution)
+            if version is not None:
+                found[distribution] = version
+                break
     return found
+
+
+_OTHER_NAMES = {"pygame": ("pygame-ce",), "Box2D": ("box2d-py",), "retro": ("stable-retro",)}
+"""Distributions not called after their package. To ask all that are installed takes 70 ms, at a run's first reset."""
+
+
+@functools.cache
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def sign(text: str) -> str:
