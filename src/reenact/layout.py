@@ -46,8 +46,6 @@ HEAP = "heap"
 EPISODES = "episodes"
 OPEN = "open"
 STATUS = "status"
-HEADER = "header"
-"""The attribute that holds everything known when the segment is made, as JSON."""
 
 
 class Ended(enum.IntEnum):

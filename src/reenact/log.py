@@ -216,12 +216,6 @@ class EpisodeLog(SegmentLog):
         elif len(self.tape.rewards) >= layout.BLOCK_STEPS or time.perf_counter() >= self._deadline:
             self.commit()
 
-    def label(self, text: str) -> None:
-        """Names the episode that runs, or else the last one that has not been committed."""
-        entry = self._open or (self._pending[-1] if self._pending else None)
-        if entry is not None:
-            entry.label = text
-
     def close(self) -> None:
         """Ends the open episode as interrupted, commits, and closes the segment; more calls do nothing."""
         if not self._closed and self._pid == os.getpid():

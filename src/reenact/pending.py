@@ -45,6 +45,12 @@ class Entry:
     states_done: int = 0
     details_ref: tuple[int, int, int] | None = None
 
+    def move_back(self, steps: int) -> None:
+        """Goes to a new segment, so many rows nearer to its beginning; nothing of it has been committed there."""
+        self.first_step -= steps
+        self.crcs, self.kind, self.details_ref = [], -1, None
+        self.steps_done = self.fingerprints_done = self.states_done = 0
+
 
 class Heap:
     """The bytes that one commit adds to the heap."""

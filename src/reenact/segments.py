@@ -273,17 +273,21 @@ class SegmentLog:
         """Lets go of what can't be written, so that a training without a disk doesn't fill the memory."""
         if self.running:
             self._settle()
+        self._clear()
+        self._base = 0
+        self._runs, self._runs_done, self._kind = [], 0, None
+        self.tape.stop_fast()
+        if self._open is not None:  # its beginning is lost: it must not look whole in the next segment
+            self._open = Entry(0)
+
+    def _clear(self) -> None:
+        """Empties the block: it has been written, or never will be."""
         for entries in self._leaves:
             entries.clear()
         self.tape.rewards.clear()
         self._settled = 0
         self._step_durations.clear()
         self._pending.clear()
-        self._base = 0
-        self._runs, self._runs_done, self._kind = [], 0, None
-        self.tape.stop_fast()
-        if self._open is not None:  # its beginning is lost: it must not look whole in the next segment
-            self._open = Entry(0)
 
     def _leave_parent(self) -> None:
         """In a forked child: what was recorded is the parent's; this process starts a segment of its own."""
@@ -340,12 +344,7 @@ class SegmentLog:
         writer.commit_rows(np.frombuffer(rows, writer.row_dtype), open_row, closed=closing)
         views.clear()
         self._base += count
-        for entries in self._leaves:
-            entries.clear()
-        self.tape.rewards.clear()
-        self._settled = 0
-        self._step_durations.clear()
-        self._pending.clear()
+        self._clear()
         self._trim_runs()
         self._deadline = time.perf_counter() + self._flush_seconds
 
@@ -489,15 +488,7 @@ class SegmentLog:
         self._runs = [(max(0, start - first), kind, dtypes_) for start, kind, dtypes_ in self._runs]
         self._runs_done = 0
         for entry in moved:
-            entry.first_step -= first
-            entry.crcs, entry.kind, entry.steps_done, entry.fingerprints_done, entry.states_done = (
-                [],
-                -1,
-                0,
-                0,
-                0,
-            )
-            entry.details_ref = None
+            entry.move_back(first)
             if entry.first_step < self._base:  # its rows are in the new segment already: their CRCs, now
                 count = self._base - entry.first_step
                 entry.crcs = [crc32(column.read(entry.first_step, self._base).tobytes()) for column in new] + [0]

@@ -167,11 +167,6 @@ class SegmentWriter:
         self._open = Slots(file, layout.OPEN, layout.open_row(self.row_dtype))
         self._status = Slots(file, layout.STATUS, layout.STATUS_ROW)
 
-    @property
-    def dead(self) -> bool:
-        """Whether nothing can be written any more: closed, forked away, or after an error."""
-        return self._dead
-
     def flush(self) -> None:
         """The barrier between what rows refer to and the rows."""
         self._file.flush()
