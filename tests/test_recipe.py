@@ -69,7 +69,11 @@ class Shift(gym.ActionWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
 
 
 class Silent(gym.Wrapper[Any, Any, Any, Any]):
-    """Doesn't record its arguments."""
+    """Doesn't record its arguments, and keeps none of them."""
+
+    def __init__(self, env: gym.Env[Any, Any], factor: float = 1.0) -> None:
+        super().__init__(env)
+        self.doubled = 2 * factor
 
 
 def twice(reward: Any) -> Any:

@@ -7,9 +7,11 @@ not, 2 wrong use, 130 Ctrl-C. Rooms are imported inside the commands, so that `-
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -33,7 +35,19 @@ class _Commands(click.Group):
         return _guarded(lambda: super(_Commands, self).main(*args, **{**kwargs, "standalone_mode": False}))
 
 
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+) -> None:
+    """Shows what reenact warns of in one line, and anybody else's warnings as Python does."""
+    text = str(message)
+    if text.startswith("reenact: "):
+        click.echo(f"Warning: {text.removeprefix('reenact: ')}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, filename, lineno), nl=False, err=True)
+
+
 def _guarded(call: Callable[[], Any]) -> Any:
+    warnings.showwarning = _show_warning
     try:
         sys.exit(call() or _EXACT)
     except click.exceptions.Exit as end:
@@ -78,6 +92,11 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON object an episode, on stdout."),
         click.option("--tolerance", type=click.FloatRange(min=0), default=0.0, help="How far a reward may be off."),
+        click.option("--trust", is_flag=True, help="Let a log that isn't yours import and run what it names."),
+        click.option(
+            "--import", "imports", metavar="PKG", multiple=True, help="Let it import this package; repeatable."
+        ),
+        click.option("--origin", metavar="NAME", help="Start by this alone: seed, rng, snapshot, chain, chain:N, …"),
         click.option("--env", metavar="CODE", help="module:factory or file.py:factory that makes the env."),
     ):
         command = option(command)
@@ -108,9 +127,10 @@ def replay(run: Path | None, as_json: bool, no_diverged: bool, **options: Any) -
 @reenact.command()
 @_RUN
 @_selecting
+@click.option("--rendered", is_flag=True, help="Draw every frame, and throw it away.")
 @_reexecuting
 def verify(run: Path | None, as_json: bool, **options: Any) -> int:  # click's
-    """Re-execute and compare episodes of RUN without drawing; all of them unless told."""
+    """Re-execute and compare episodes of RUN without making videos; all of them unless told."""
     from reenact import render
 
     with _Watcher(as_json=as_json, only_failures=True) as watcher:
@@ -215,17 +235,31 @@ def _print(rows: list[dict[str, object]], form: str) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def _is_chain(result: ReplayResult) -> bool:
+    return result.origin is not None and result.origin.startswith("chain")
+
+
 class _Watcher:
     """Prints results as they come, and a bar over frames when stderr is a terminal."""
 
     def __init__(self, *, as_json: bool, only_failures: bool = False) -> None:
         self._as_json, self._only_failures = as_json, only_failures
         self._bar: ProgressBar[int] | None = None
+        self._lines: TextIO = sys.stdout
 
     def __enter__(self) -> _Watcher:
+        if self._as_json and sys.stdout is sys.__stdout__:
+            # some envs print (PyBullet its greeting, from C): that must not get between the lines
+            self._lines.flush()
+            self._lines = os.fdopen(os.dup(1), "w")
+            os.dup2(2, 1)
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._lines is not sys.stdout:
+            sys.stdout.flush()
+            os.dup2(self._lines.fileno(), 1)
+            self._lines.close()
         if self._bar is not None:
             self._bar.render_finish()
 
@@ -238,17 +272,22 @@ class _Watcher:
         if self._bar is not None:
             self._bar.update(frames)
 
+    def chained(self, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r\033[Kre-executing what came before: {done} of {total} resets", nl=False, err=True)
+
     def finished(self, result: ReplayResult) -> None:
         if self._as_json:
-            click.echo(json.dumps(result.to_json()))
-            sys.stdout.flush()
+            print(json.dumps(result.to_json()), file=self._lines, flush=True)
         if result.ok and self._only_failures:
             return
-        if self._bar is not None:
+        if sys.stderr.isatty():
             click.echo("\r\033[K", nl=False, err=True)
         name = f"episode {result.episode if result.episode is not None else result.address}"
-        what = f"{result.verdict}" + (", there already" if result.reused else "")
+        what = f"{result.verdict}" + (f" by {result.origin}" if result.ok and _is_chain(result) else "")
+        what += ", there already" if result.reused else ""
         where = f" -> {result.path}" if result.path else ""
-        click.echo(f"{name}: {what}{where}" + (f" ({result.error})" if result.error else ""), err=True)
+        why = "; ".join(filter(None, (result.error, result.cause)))
+        click.echo(f"{name}: {what}{where}" + (f" ({why})" if why else ""), err=True)
         if self._bar is not None:
             self._bar.render_progress()

@@ -23,6 +23,7 @@ whatever tagged JSON can't carry either as its `repr`.
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -259,6 +260,30 @@ class ActionCodec:
             return self._restore(self.space, parsed, iter(rows))
         except Exception as error:  # the kind may be anybody's: nothing it does goes further than here
             raise ValueError(f"the log names an unknown kind of action: {kind[:80]}") from error
+
+    def restore_all(self, kind: str, leaves: Sequence[Any], count: int) -> list[Any]:
+        """Puts so many actions of one kind together: like `restore` for each, much faster for what agents mostly give.
+
+        Args:
+            kind: as `take` gave it.
+            leaves: one sequence a leaf, one entry an action.
+            count: how many actions.
+
+        Raises:
+            ValueError: the kind and the entries don't go together.
+        """
+        column = leaves[0] if len(leaves) == 1 else None
+        if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
+            parsed = _parse_kind(kind)
+            if parsed == "int" and column.ndim == 1 and column.dtype.kind in "iu":
+                return list(column.tolist())
+            if isinstance(parsed, dict) and parsed.keys() == {"scalar"} and column.ndim == 1:
+                return list(column.astype(_number_dtype(parsed["scalar"])))
+            if isinstance(parsed, dict) and parsed.keys() == {"array", "shape"}:
+                shape = tuple(parsed["shape"])
+                if math.prod(shape) == math.prod(column.shape[1:]):
+                    return list(column.astype(_number_dtype(parsed["array"])).reshape(count, *shape))
+        return [self.restore(kind, [leaf[at] for leaf in leaves]) for at in range(count)]
 
     def _restore(self, space: spaces.Space[Any], kind: Any, rows: Any) -> Any:
         if isinstance(space, spaces.Dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["exact", "tolerated", "diverged", "impossible"]
 """`tolerated`: no reward was further off than the tolerance given; `exact` is never claimed under one."""
-OriginName = Literal["seed", "rng"]
+OriginName = Literal["snapshot", "seed", "entropy", "rng"]
 EndedName = Literal["terminated", "truncated", "interrupted", "errored"]
 
 
@@ -20,14 +20,18 @@ class Origin:
     """What an episode can be started again from.
 
     Attributes:
-        name: "seed" or "rng".
-        seed: what `reset(seed=...)` was given, for "seed".
-        rng: the bit generator's state before the reset, for "rng".
+        name: "snapshot", "seed", "entropy" or "rng".
+        seed: what `reset(seed=...)` was given or, for "entropy", would have had to be; or None.
+        rng: the state of the env's own generator before the reset, or None.
+        nested: the states of further generators that the env holds: where it does, and the state.
+        snapshot: the simulator's own state, for "snapshot".
     """
 
     name: OriginName
     seed: int | None = None
     rng: dict[str, Any] | None = None
+    nested: tuple[tuple[str, dict[str, Any]], ...] = ()
+    snapshot: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,36 @@ class Divergence:
     expected: object
     got: object
 
+    def to_json(self) -> dict[str, object]:
+        """Returns it as `--json` prints it; NaN and infinities are strings."""
+        return {
+            "step": self.step,
+            "since": self.since,
+            "field": self.field,
+            "expected": finite(self.expected),
+            "got": finite(self.got),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to start an episode that was not exact.
+
+    Attributes:
+        origin: the rung's name.
+        divergence: the first difference, or None where it could not be started so.
+        error: why it could not be started so, or None.
+    """
+
+    origin: str
+    divergence: Divergence | None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Returns it as `--json` prints it."""
+        divergence = None if self.divergence is None else self.divergence.to_json()
+        return {"origin": self.origin, "divergence": divergence, "error": self.error}
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
@@ -99,7 +133,8 @@ class ReplayResult:
         episode: its number in the run (a clip's: its first episode's); None for one that has none.
         address: "segment.index", its name for ever.
         verdict: "exact", "tolerated", "diverged" or "impossible".
-        origin: what it was started from, or None.
+        origin: what it was started from: "snapshot", "seed", "entropy" or "rng" for the episode alone in a fresh env,
+            "chain:N", "chain:first" and the like where earlier ones had to come before it; None: nothing.
         path: the video, or None where none was made.
         frames: frames in the video (verified without one: 0).
         length: env steps as logged (a clip's: of all the episodes it touches).
@@ -110,6 +145,9 @@ class ReplayResult:
         tolerance: what rewards were compared with.
         reused: whether the video was there already, made from the same episode with the same options.
         episodes: the addresses of all the episodes that a clip touches.
+        cause: why a replay diverged, where that is known, in one line; else None.
+        tried: the ways to start it that were not exact, in the order in which they were tried.
+        differs: for a replay that diverged, what is not as it was when it was recorded: (then, now).
     """
 
     episode: int | None
@@ -126,6 +164,9 @@ class ReplayResult:
     tolerance: float = 0.0
     reused: bool = False
     episodes: tuple[str, ...] = ()
+    cause: str | None = None
+    tried: tuple[Attempt, ...] = ()
+    differs: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -134,13 +175,7 @@ class ReplayResult:
 
     def to_json(self) -> dict[str, object]:
         """Returns it as `--json` prints it; NaN and infinities are strings."""
-        divergence = None if self.divergence is None else {
-            "step": self.divergence.step,
-            "since": self.divergence.since,
-            "field": self.divergence.field,
-            "expected": finite(self.divergence.expected),
-            "got": finite(self.divergence.got),
-        }  # fmt: skip
+        differs = {name: list(both) for name, both in self.differs.items()}
         return {
             "episode": self.episode,
             "address": self.address,
@@ -151,8 +186,11 @@ class ReplayResult:
             "length": self.length,
             "return": finite(self.return_),
             "seed": self.seed,
-            "divergence": divergence,
+            "divergence": None if self.divergence is None else self.divergence.to_json(),
             "error": self.error,
+            **({"cause": self.cause} if self.cause else {}),
+            **({"tried": [attempt.to_json() for attempt in self.tried]} if self.tried else {}),
+            **({"differs": differs} if differs else {}),
             **({"tolerance": self.tolerance} if self.tolerance else {}),
             **({"episodes": list(self.episodes)} if len(self.episodes) > 1 else {}),
         }

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reenact import recipe, video
-from reenact.episode import Divergence, OriginName, ReplayResult, finite
-from reenact.errors import ReenactError, ReplayError, VideoError
-from reenact.reexecute import NEEDS_CHAIN, Reexecution, Stage, describe
+from reenact import diagnosis, recipe, trial, video
+from reenact.comparison import describe
+from reenact.episode import ReplayResult, finite
+from reenact.errors import DamagedError, ReenactError, ReplayError, VideoError
+from reenact.trial import Trial
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reenact.films import Film
+    from reenact.diagnosis import Explanation
+    from reenact.episode import Divergence
+    from reenact.films import Film, Part
+    from reenact.ladder import Climb, Ladders
     from reenact.logged import Episode
+    from reenact.reexecute import Reexecution
 
 BANNER = "DIVERGED: not what happened"
 Tell = Callable[[int], None]
@@ -30,9 +34,7 @@ class Options:
     Attributes:
         folder: where the videos go.
         fps: frames a second; None: the env's `render_fps`, else 30.
-        factory: the user's own way to make the env, or None for the recipe.
-        env_name: what the factory is called, or None.
-        tolerance: how far a reward may be off.
+        env_name: what the user's own way to make the env is called; None: the recipe was followed.
         overwrite: whether files made from something else are replaced.
         diverged: whether a diverged replay leaves a marked video.
         lossless: whether the pixels are the frames' to the bit.
@@ -40,88 +42,77 @@ class Options:
 
     folder: Path
     fps: float | None
-    factory: recipe.EnvFactory | None
     env_name: str | None
-    tolerance: float
     overwrite: bool
     diverged: bool
     lossless: bool
 
 
-@contextlib.contextmanager
-def reexecution(
-    episode: Episode, factory: recipe.EnvFactory | None, tolerance: float, *, render: bool
-) -> Iterator[Reexecution]:
-    """Puts an episode on its stage.
-
-    Raises:
-        ReplayError: it has nothing to start from.
-        RecipeError: its env can't be rebuilt.
-        DamagedError: its log is damaged.
-    """
-    data = episode.data()
-    if not data.origins:
-        raise ReplayError(NEEDS_CHAIN)
-    stage = Stage(episode.stage.recipe, episode.stage.signature, factory)
-    first = episode.run.first_reset(episode.segment) if render else None
-    with stage.open("rgb_array" if render else None) as env:
-        yield Reexecution(env, data, data.origins[0], render=render, tolerance=tolerance, first=first)
-
-
-def make(film: Film, options: Options, tell: Tell) -> ReplayResult:
+def make(film: Film, options: Options, ladders: Ladders, tell: Tell) -> ReplayResult:
     """Makes a film's video, unless it is there already.
 
     Raises:
         ReenactError: it can't be made; no file is left.
     """
     # the plain name is for exact ones alone, and a tolerance never makes one
-    path = options.folder / f"{film.name}{'-tolerated' if options.tolerance else ''}.mp4"
-    source = _source(film, options)
+    path = options.folder / f"{film.name}{'-tolerated' if ladders.tolerance else ''}.mp4"
+    source = _source(film, options, ladders)
     found = video.read_comment(path) if path.is_file() else None
-    good = "tolerated" if options.tolerance else "exact"
+    good = "tolerated" if ladders.tolerance else "exact"
     if found is not None and found.get("source") == source and found.get("verdict") == good:
         tell(sum(part.end - part.first for part in film.parts))
         frames = found.get("frames")
-        made = result_of(film, options.tolerance, None, origin=str(found.get("origin")))
+        made = result_of(film, ladders.tolerance, Trial(str(found.get("origin")), None, ()))
         return replace(made, path=str(path), frames=frames if isinstance(frames, int) else 0, reused=True)
     if path.exists() and not options.overwrite:
         return refused(film, f"{path} is there already and was made from something else: --overwrite replaces it")
-    with _Take(film, options) as take:
-        take.shoot(tell, marks=None)
-        result = take.result()
-        if result.divergence is None:
-            return take.keep(result, path, source, replaces=options.overwrite)
-    if not options.diverged:
-        return result
-    path = path.with_name(f"{film.name}-diverged.mp4")
-    ours = path.is_file() and (video.read_comment(path) or {}).get("source") == source
-    if path.exists() and not (ours or options.overwrite):
-        return replace(result, error=f"{result.error}; {path} is there already: --overwrite replaces it")
-    # Frames went out before it was known from where they can't be trusted: film it again, with the banner.
-    marks = take.untrusted
+    climbs: dict[str, Climb] = {}
+    marks: dict[str, int] = {}
+    progress = _Progress(tell)
     while True:
-        with _Take(film, options) as again:
-            again.shoot(lambda _: None, marks)
-            # An env that wavers may have gone astray sooner this time; then all of that episode is marked.
-            sooner = [address for address, at in again.untrusted.items() if at < marks.get(address, at + 1)]
-            if not sooner:
-                return again.keep(result, path, source, replaces=True)
-            marks = {**marks, **dict.fromkeys(sooner, 0)}
+        with _Take(film, options, ladders, climbs, marks) as take:
+            if not take.shoot(progress):
+                continue  # an episode goes to its next rung, or is marked from an earlier frame on
+            result = take.result()
+            if result.divergence is None:
+                return take.keep(result, path, source, replaces=options.overwrite)
+            if not options.diverged:
+                return result
+            path = path.with_name(f"{film.name}-diverged.mp4")
+            ours = path.is_file() and (video.read_comment(path) or {}).get("source") == source
+            if path.exists() and not (ours or options.overwrite):
+                return replace(result, error=f"{result.error}; {path} is there already: --overwrite replaces it")
+            return take.keep(result, path, source, replaces=True)
+
+
+class _Progress:
+    """Tells of each frame of a film the first time that it is made."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell, self._told = tell, 0
+
+    def reached(self, frames: int) -> None:
+        if frames > self._told:
+            self._tell(frames - self._told)
+            self._told = frames
 
 
 class _Take:
     """Films once; whatever was not kept is thrown away at the end.
 
-    Attributes:
-        untrusted: by the address of an episode that diverged, the first frame that can't be trusted.
+    Args:
+        film: what is filmed.
+        options: how.
+        ladders: of the job.
+        climbs: by the address of an episode, how far up its ladder it is; grows.
+        marks: by the address of an episode that no rung is exact for, its first frame that can't be trusted; grows.
     """
 
-    def __init__(self, film: Film, options: Options) -> None:
-        self.untrusted: dict[str, int] = {}
-        self._film, self._options = film, options
+    def __init__(
+        self, film: Film, options: Options, ladders: Ladders, climbs: dict[str, Climb], marks: dict[str, int]
+    ) -> None:
+        self._film, self._options, self._ladders, self._climbs, self._marks = film, options, ladders, climbs, marks
         self._writer: video.VideoWriter | None = None
-        self._difference: Divergence | None = None
-        self._origin: OriginName | None = None
 
     def __enter__(self) -> _Take:
         return self
@@ -130,35 +121,78 @@ class _Take:
         if self._writer is not None:
             self._writer.abandon()
 
-    def shoot(self, tell: Tell, marks: dict[str, int] | None) -> None:
+    def shoot(self, progress: _Progress) -> bool:
         """Re-executes the episodes, and encodes the film's frames.
 
-        Args:
-            tell: told of each frame.
-            marks: by address, from which frame on to burn in the banner; None: nowhere.
+        Returns:
+            Whether it is done: false where it has to be filmed once more, by other rungs or with other marks.
+
+        Raises:
+            ReplayError: an episode can be started by no rung.
         """
-        options = self._options
+        before = 0
         for part in self._film.parts:
-            address = part.episode.address
-            with reexecution(part.episode, options.factory, options.tolerance, render=True) as run:
-                for at, frame in enumerate(run):
-                    if not part.first <= at < part.end:
-                        continue  # a clip's verdict needs the whole episode, its video only a part
-                    if self._writer is None:
-                        fps = options.fps or run.env.metadata.get("render_fps") or 30
-                        encoding = video.Encoding(fps=fps, lossless=options.lossless)
-                        self._writer = video.VideoWriter(options.folder, encoding)
-                    marked = marks is not None and (run.divergence is not None or at >= marks.get(address, at + 1))
-                    self._writer.write(video.draw_banner(frame, BANNER) if marked else frame)
-                    tell(1)
-            self._origin = self._origin or run.origin
-            if run.divergence is not None:
-                self._difference = self._difference or run.divergence
-                self.untrusted[address] = run.divergence.since + 1
+            ladder = self._ladders.of(part.episode)
+            climb = self._climbs.get(part.episode.address) or ladder.climb(part.episode, render=True)
+            self._climbs[part.episode.address] = climb
+            settled = climb.exhausted
+            error = divergence = None
+            try:
+                with ladder.on(climb, render=True) as run:
+                    if not self._film_part(part, run, before, progress, to_the_end=settled):
+                        return False
+                divergence = run.divergence
+            except (ReplayError, DamagedError) as refusal:
+                error = refusal
+            if settled:
+                if error is not None:
+                    raise error
+            elif divergence is None and error is None:
+                climb.succeeded()
+            else:
+                self._fail(part.episode.address, climb, divergence, error)
+                return False
+            before += part.end - part.first
+        return True
+
+    def _fail(self, address: str, climb: Climb, divergence: Divergence | None, error: ReenactError | None) -> None:
+        if not climb.failed(divergence, str(error) if error is not None else None):
+            best = trial.settled(climb).divergence
+            assert best is not None  # noqa: S101  # for mypy: `settled` raises where there is none
+            self._marks[address] = best.since + 1
+
+    def _film_part(self, part: Part, run: Reexecution, before: int, progress: _Progress, *, to_the_end: bool) -> bool:
+        """Encodes a part's frames, to the first difference or to the end; returns false where marks began too late."""
+        address = part.episode.address
+        for at, frame in enumerate(run):
+            if run.divergence is not None and not to_the_end:
+                break
+            if to_the_end and run.divergence is not None and run.divergence.since + 1 < self._marks[address]:
+                # An env that wavers went astray sooner than before: all of that episode is marked.
+                self._marks[address] = 0
+                return False
+            if not part.first <= at < part.end:
+                continue  # a clip's verdict needs the whole episode, its video only a part
+            if self._writer is None:
+                fps = self._options.fps or run.env.metadata.get("render_fps") or 30
+                encoding = video.Encoding(fps=fps, lossless=self._options.lossless)
+                self._writer = video.VideoWriter(self._options.folder, encoding)
+            marked = to_the_end and at >= self._marks[address]
+            self._writer.write(frame, over=video.draw_banner(frame, BANNER) if marked else None)
+            progress.reached(before + at - part.first + 1)
+        return True
 
     def result(self) -> ReplayResult:
         """Says how it went."""
-        return result_of(self._film, self._options.tolerance, self._difference, self._origin)
+        first = self._climbs[self._film.parts[0].episode.address]
+        for part in self._film.parts:
+            climb = self._climbs[part.episode.address]
+            if climb.exhausted:
+                found = trial.settled(climb)
+                explained = diagnosis.explain(self._ladders.of(part.episode), climb, part.episode, rendered=True)
+                return result_of(self._film, self._ladders.tolerance, found, explained=explained)
+        found = trial.Trial(first.rung.name, None, first.tried)
+        return result_of(self._film, self._ladders.tolerance, found)
 
     def keep(self, result: ReplayResult, path: Path, source: dict[str, object], *, replaces: bool) -> ReplayResult:
         """Gives the video its name; an episode whose reset raised has nothing to show."""
@@ -176,7 +210,7 @@ class _Take:
 # ---- what to say of it
 
 
-def _source(film: Film, options: Options) -> dict[str, object]:
+def _source(film: Film, options: Options, ladders: Ladders) -> dict[str, object]:
     """Returns what a video is made from, and how: equal for a video that need not be made again."""
     return {
         "run": film.parts[0].episode.run.uuid,
@@ -184,7 +218,8 @@ def _source(film: Film, options: Options) -> dict[str, object]:
         "fps": options.fps,
         "lossless": options.lossless,
         "env": options.env_name,
-        "tolerance": options.tolerance,
+        "tolerance": ladders.tolerance,
+        **({"origin": ladders.forced} if ladders.forced else {}),
     }
 
 
@@ -207,15 +242,16 @@ def _provenance(film: Film, result: ReplayResult) -> dict[str, object]:
     }
 
 
-def result_of(film: Film, tolerance: float, difference: Divergence | None, origin: str | None) -> ReplayResult:
+def result_of(film: Film, tolerance: float, found: Trial, *, explained: Explanation | None = None) -> ReplayResult:
     """Says what came of a film that was re-executed."""
     episode = film.parts[0].episode
     many = {part.episode.address: part.episode for part in film.parts}
+    difference = found.divergence
     return ReplayResult(
         episode=episode.number,
         address=episode.address,
         verdict="diverged" if difference is not None else "tolerated" if tolerance else "exact",
-        origin=origin,
+        origin=found.origin,
         length=sum(part.length for part in many.values()),
         return_=episode.return_ if len(many) == 1 else sum(part.return_ for part in many.values()),
         seed=episode.seed,
@@ -223,6 +259,9 @@ def result_of(film: Film, tolerance: float, difference: Divergence | None, origi
         error=None if difference is None else f"the replay diverged: {describe(difference)}",
         tolerance=tolerance,
         episodes=tuple(many),
+        cause=explained.cause if explained is not None else None,
+        tried=found.tried,
+        differs=explained.differs if explained is not None else {},
     )
 
 

@@ -51,18 +51,13 @@ def clips(run: Run, step_trigger: Trigger | None, numbers: set[int], video_lengt
         prefix: of their names.
     """
     segments = run.segments
-    follows = {
-        segment.predecessor: segment.number for segment in segments if segment.predecessor >= 0 and not segment.gap
-    }
     states = {segment.number: segment.state for segment in segments}
     for segment in segments:
-        if segment.predecessor >= 0 and not segment.gap:
+        chain = run.lineage(segment.number).segments
+        if chain[0] != segment.number:
             continue
         camera = ClipTrigger(step_trigger, numbers.__contains__ if numbers else None, video_length)
         tail = f"-{segment.number}" if len(segments) > 1 else ""
-        chain = [segment.number]
-        while chain[-1] in follows:
-            chain.append(follows[chain[-1]])
         # the last clip of an env that still runs may be short of frames that are yet to come
         wanted = video_length if states[chain[-1]] == "live" else 0
         for name, parts in _takes(_history(run, chain), camera, wanted):

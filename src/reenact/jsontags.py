@@ -26,6 +26,7 @@ import base64
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -76,10 +77,16 @@ def loads(text: str | bytes, load: Load | None = None) -> Any:
 
 def callable_name(value: object) -> str | None:
     """Returns "module:qualified.name" where that names the object to anybody who imports it, else None."""
+    if isinstance(value, np.ufunc):
+        ufunc = value.__name__
+        return f"numpy:{ufunc}" if getattr(np, ufunc, None) is value else None
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not callable(value) or not isinstance(module, str) or not isinstance(name, str) or "<" in name:
         return None
-    return f"{module}:{name}"
+    found: object = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{name}" if found == value else None  # a method of an instance is not what its name says
 
 
 def _tag(value: object) -> object:  # noqa: C901  # one case after another
@@ -175,13 +182,19 @@ def _untag(value: Any, load: Load | None) -> Any:  # noqa: C901, PLR0911, PLR091
                 raise ValueError(f"unknown space {content!r}")
             return _make_space(content, _untag(value["kwargs"], load))
         case "$callable":
-            if content.startswith("numpy:") and content[6:] in np.sctypeDict:
-                return np.sctypeDict[content[6:]]
+            if content.startswith("numpy:") and (found := _of_numpy(content[6:])) is not None:
+                return found
             if load is None:
                 raise ValueError(f"the callable {content!r} is not loaded here")
             return load(content)
         case _:
             raise ValueError(f"unknown tag {tag!r}")
+
+
+def _of_numpy(name: str) -> object | None:
+    """Returns a scalar type or a ufunc of NumPy's: nothing that a stranger's log could do harm with."""
+    found = np.sctypeDict.get(name) or getattr(np, name, None)
+    return found if isinstance(found, np.ufunc) or name in np.sctypeDict else None
 
 
 def _make_space(name: str, kwargs: dict[str, Any]) -> object:

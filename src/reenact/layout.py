@@ -61,8 +61,12 @@ class Ended(enum.IntEnum):
 class StateKind(enum.IntEnum):
     """How to read the bytes of a row in `states`."""
 
+    UNKNOWN = 0  # never written: what a reader makes of a kind that a later version added
     PCG64 = 1  # np.random.Generator(PCG64): state, inc (16 bytes each), has_uint32 (1), uinteger (4)
     RNG_JSON = 2  # any other bit generator or RandomState: zlib over tagged JSON
+    NESTED = 3  # further RNGs that the env holds: zlib over tagged JSON, [[place, state], ...]
+    SNAPSHOT = 4  # the simulator's own state: a family's name, a zero byte, zlib over its bytes
+    ENTROPY = 5  # the seed that the env drew for itself in an unseeded reset, found afterwards: little-endian
 
 
 NO_SEED = -(2**63)

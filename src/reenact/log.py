@@ -36,9 +36,9 @@ class EpisodeLog(SegmentLog):
         self,
         seed: int | None,
         details: dict[str, Any],
-        state: tuple[StateKind, bytes] | None,
+        states: list[tuple[StateKind, bytes]],
     ) -> None:
-        """A reset is about to be called.
+        """A reset is about to be called, from these states.
 
         Raises:
             RunError: the first segment can't be made.
@@ -54,11 +54,16 @@ class EpisodeLog(SegmentLog):
                 entry.seed = int(seed)
             else:
                 entry.details["seed"] = int(seed)
-        if state is not None:
-            entry.states.append((0, *state))
+        entry.states += [(0, *state) for state in states]
         self._length, self._total, self._settled = 0, 0.0, len(self.tape.rewards)
         self.running = False
         self.tape.due = -1
+
+    def add_states(self, states: list[tuple[StateKind, bytes]]) -> None:
+        """Adds states that the running episode, or the one that has just ended, was started from, noticed later."""
+        entry = self._open or (self._pending[-1] if self._pending else None)
+        if entry is not None:
+            entry.states += [(0, *state) for state in states]
 
     def started(self, observation: object) -> None:
         """The reset returned."""

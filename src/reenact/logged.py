@@ -9,13 +9,16 @@ import numpy as np
 from reenact import layout, origin
 from reenact.episode import EndedName, EpisodeData, Origin, RaisedError
 from reenact.errors import DamagedError
-from reenact.layout import Ended, StateKind
-from reenact.reexecute import FirstReset, Stage, frames
+from reenact.ladder import Ladders
+from reenact.layout import Ended
+from reenact.stage import Stage
+from reenact.trial import frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from reenact.lineage import Lineage
     from reenact.table import Table
 
 Array = np.ndarray[Any, Any]
@@ -35,8 +38,8 @@ class Home(Protocol):
     def uuid(self) -> str:
         """The run's identity."""
 
-    def first_reset(self, segment: int) -> FirstReset | None:
-        """What a segment's first reset was started from."""
+    def lineage(self, segment: int) -> Lineage:
+        """What the env instance of a segment did."""
 
 
 class Episode:
@@ -49,14 +52,27 @@ class Episode:
         index: its index in the segment; None for one that still runs.
     """
 
-    def __init__(self, run: Home, table: Table, row: np.void, number: int | None, index: int | None) -> None:
+    def __init__(  # the run's and the table's own rooms alone call it
+        self, run: Home, table: Table, row: np.void, *, at: int, number: int | None, index: int | None
+    ) -> None:
         self.run, self.number, self.segment, self.index = run, number, table.number, index
-        self._table, self._row = table, row
+        self._table, self._row, self._at = table, row, at
 
     @property
     def address(self) -> str:
         """Its name at once and for ever: "segment.index"."""
         return f"{self.segment}.{'live' if self.index is None else self.index}"
+
+    @property
+    def lineage(self) -> Lineage:
+        """What its env instance did before and after it."""
+        return self.run.lineage(self.segment)
+
+    @property
+    def position(self) -> int:
+        """Which reset of its lineage it is."""
+        rows = self._table.reader.rows_seen
+        return self.lineage.position(self.segment, self._at if self._at >= 0 else rows)
 
     @property
     def length(self) -> int:
@@ -148,16 +164,12 @@ class Episode:
     @property
     def origins(self) -> tuple[Origin, ...]:
         """What it can be started again from, the best first; () if it needs a chain."""
-        found: list[Origin] = []
-        if self.seed is not None:
-            found.append(Origin("seed", seed=self.seed))
-        for step, kind, data in self._table.reader.states(self._row):
-            if step == 0 and kind in (StateKind.PCG64, StateKind.RNG_JSON):
-                try:
-                    found.append(Origin("rng", rng=origin.decode_rng(kind, data)))
-                except ValueError as error:
-                    raise DamagedError(f"{self._table.reader.path}: {error}") from error
-        return tuple(found)
+        try:
+            return origin.read(self.seed, self._table.reader.states(self._row))
+        except ValueError as error:
+            if isinstance(error, DamagedError):
+                raise
+            raise DamagedError(f"{self._table.reader.path}: {error}") from error
 
     @property
     def attributes(self) -> dict[str, str | int]:
@@ -194,7 +206,8 @@ class Episode:
         Raises:
             ReplayError: it can't be re-executed, or diverged (at the frame where that showed).
         """
-        return frames(self.data(), self.stage, self.run.first_reset(self.segment))
+        with Ladders(lambda stage: stage, forced=None, tolerance=0.0, tell=lambda _done, _total: None) as ladders:
+            yield from frames(ladders.of(self), self)
 
     def __repr__(self) -> str:
         return (

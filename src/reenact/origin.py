@@ -1,123 +1,243 @@
-"""What an episode can be started again from: taken before a reset, put back before a replay.
+"""What an episode can be started again from: taken before each reset while recording, put back before a replay.
 
-The RNG is the one behind `env.unwrapped.np_random`: a Generator of any bit generator, or a RandomState
-(dm_control). Its state is kept as bytes, never pickled: PCG64, Gymnasium's, as 37 bytes; any other as
-zlib over tagged JSON.
+Taking changes nothing: no generator is drawn from, replaced or seeded. What would keep an episode from being
+started again is noticed, and said once.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 
-from reenact import jsontags
+from reenact import hidden, rng, snapshot
+from reenact.episode import Origin
 from reenact.layout import StateKind
 
 if TYPE_CHECKING:
-    import gymnasium as gym
+    from collections.abc import Callable, Iterable, Iterator
 
-_MT19937_WORDS, _PHILOX_WORDS = 624, 4
-_PCG64 = struct.Struct("<16s16sBI")
+    from reenact.snapshot import Family
+
+Env = gym.Env[Any, Any]
+SNAPSHOT_STEPS = 2000
+"""Steps of a recorder between two snapshots, at least: one of ALE's, deflated, is as large as 800 steps."""
+_LOOKS = 2
+"""Resets before which an env is looked through for nested generators: some make them in their first."""
+_RNG_KINDS = (StateKind.PCG64, StateKind.RNG_JSON)
+_MOST_ENTROPY = 64  # bytes; NumPy draws 16
+_WATCHED_STEPS = 100
+"""Steps of the first episode around which the global generators are looked at."""
 
 
-def capture_rng(env: gym.Env[Any, Any], *, create: bool) -> tuple[StateKind, bytes] | None:
-    """Returns the state of the env's RNG, or None where it has none that can be kept.
+class OriginTaker:
+    """Takes what each reset of one env can be started again from.
 
     Args:
-        env: the env, wrapped or not.
-        create: whether an env that has no RNG yet gets one, as Gymnasium's own property gives it at
-            first use: from the operating system's entropy.
+        env: the env, with the wrappers below the recorder.
+        create: whether an env without a generator gets one before an unseeded reset, as it would itself.
+        say: is told, once, of what keeps episodes from being started again.
+
+    Attributes:
+        watching: whether steps are still to be watched.
     """
-    base = env.unwrapped
-    if not create and getattr(base, "_np_random", None) is None:
-        return None
-    state = _state(getattr(base, "np_random", None))
-    if state is None:
-        return None
-    if state.get("bit_generator") == "PCG64" and "has_gauss" not in state:  # a RandomState has more to keep
-        words = state["state"]
-        packed = _PCG64.pack(
-            words["state"].to_bytes(16, "little"),
-            words["inc"].to_bytes(16, "little"),
-            state["has_uint32"],
-            state["uinteger"],
-        )
-        return StateKind.PCG64, packed
-    try:
-        return StateKind.RNG_JSON, zlib.compress(jsontags.dumps(state).encode(), 1)
-    except TypeError:
+
+    def __init__(self, env: Env, *, create: bool, say: Callable[[str], None]) -> None:
+        self._env, self._base, self._create, self._say = env, env.unwrapped, create, say
+        self._family: Family | None = snapshot.family_of(env)
+        self._places: list[str] = []
+        self._resets = 0
+        self._ignores_seeds = False
+        self._before_seeded: tuple[StateKind, bytes] | None = None
+        self._snapshot_due = 0
+        self._own: object = None
+        self._increment: int | None = None
+        self._nested: list[object] = []
+        self._globals: dict[str, Any] | None = None
+        self._steps_watched = 0
+        self._noticed: list[tuple[StateKind, bytes]] = []
+        self.watching = True
+
+    def take(self, seed: int | None, steps: int) -> list[tuple[StateKind, bytes]]:
+        """Takes the states before a reset.
+
+        Args:
+            seed: what the reset is given.
+            steps: that the recorder has logged so far.
+        """
+        states: list[tuple[StateKind, bytes]] = []
+        if self._resets < _LOOKS:
+            self._look()
+        self._resets += 1
+        if seed is None or self._ignores_seeds:
+            found = rng.capture(self._base, create=self._create)
+            if found is not None:
+                states.append(found)
+        elif self._resets <= _LOOKS:
+            # one made here is made as at its first use; a seed that counts puts another one in its place
+            makes = self._create and self._family is not None and not self._family.seed_suffices
+            self._before_seeded = rng.capture(self._base, create=makes)
+        self._own = vars(self._base).get("_np_random")
+        if seed is not None and self._resets <= _LOOKS:
+            self._increment = _increment(self._own)
+        self._nested = []
+        if self._places:
+            self._nested = [hidden.get(self._env, place) for place in self._places]
+            kept = [(place, rng.state_of(held)) for place, held in zip(self._places, self._nested, strict=True)]
+            states.append((StateKind.NESTED, rng.pack([[place, state] for place, state in kept if state is not None])))
+        by_seed = seed is not None and (self._family is None or self._family.seed_suffices)
+        if self._family is not None and not by_seed and steps >= self._snapshot_due:
+            states.append((StateKind.SNAPSHOT, snapshot.capture(self._family, self._env)))
+            self._snapshot_due = steps + SNAPSHOT_STEPS
+        return states
+
+    def _look(self) -> None:
+        """Looks through the env, and at what its first resets are about to change."""
+        self._places = hidden.generators(self._env, create=self._create)
+        if self.watching:
+            self._globals = snapshot.global_states()
+
+    def returned(self, seed: int | None) -> list[tuple[StateKind, bytes]]:
+        """The reset returned: notices what it did to the generators; returns what else it can be started from."""
+        own = vars(self._base).get("_np_random")
+        states: list[tuple[StateKind, bytes]] = []
+        if seed is None and (replaced := self._replaced(own)) is not None:
+            entropy = rng.entropy_of(replaced)
+            if entropy is not None:
+                states.append((StateKind.ENTROPY, entropy))
+            else:
+                self._say(
+                    f"{type(self._base).__name__} replaces its random generator when it is reset without a seed, so "
+                    "the state logged before such a reset does not restore it: seed the resets, or pass reseed=True"
+                )
+        if self._resets > _LOOKS:
+            return states
+        changed = self._globals is not None and not _same(self._globals, snapshot.global_states())
+        if changed:
+            states += self._globals_noticed(by_seeding=seed is not None)
+        elif seed is not None and self._ignores(seed, own):
+            self._ignores_seeds = True
+            if self._before_seeded is not None:
+                states.append(self._before_seeded)
+            self._say(
+                f"{type(self._base).__name__} ignores the seed that reset is given: no generator of it was seeded; "
+                "let its reset call super().reset(seed=seed), or seed it when it is made (seed=… among its arguments)"
+            )
+        return states
+
+    def _replaced(self, own: object) -> object | None:
+        """Returns a generator that the reset put in another one's place, or None."""
+        if self._own is not None and own is not self._own:
+            return own
+        for place, before in zip(self._places, self._nested, strict=True):
+            now = hidden.get(self._env, place)
+            if now is not before and now is not None:
+                return now
         return None
 
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Notices draws from the global generators while a step is done."""
+        before = snapshot.global_states()
+        yield
+        self._steps_watched += 1
+        if not _same(before, snapshot.global_states()):
+            self._noticed += self._globals_noticed(by_seeding=False)
+            self.watching = False
+        elif self._steps_watched >= _WATCHED_STEPS:
+            self.watching = False
 
-def decode_rng(kind: StateKind, data: bytes) -> dict[str, Any]:
-    """Returns the bit generator's state, as NumPy's `state` setter takes it.
+    def stop_watching(self) -> list[tuple[StateKind, bytes]]:
+        """The first episode is over, or enough was seen; returns states from before its reset that are needed."""
+        self.watching, self._globals = False, None
+        noticed, self._noticed = self._noticed, []
+        return noticed
+
+    def _globals_noticed(self, *, by_seeding: bool) -> list[tuple[StateKind, bytes]]:
+        if not by_seeding:  # it may have seeded them, and not drawn: the state is kept all the same
+            self._say(
+                f"{type(self._base).__name__} draws from the global random generators (random or numpy.random), so "
+                "its episodes replay only if nobody else draws from these meanwhile: let it draw from self.np_random"
+            )
+        before = self._globals
+        if self._family is not None or before is None:
+            return []
+        self._family = snapshot.GLOBALS
+        return [(StateKind.SNAPSHOT, snapshot.kept(snapshot.GLOBALS, snapshot.packed_globals(before)))]
+
+    def _ignores(self, seed: int, own: object) -> bool:
+        """Whether a seeded reset left all generators as they were but for draws."""
+        if getattr(self._base, "_np_random_seed", None) == seed:
+            return False
+        nested = [hidden.get(self._env, place) for place in self._places]
+        if not self._places and own is None:
+            return False  # it has no generator at all
+        if any(now is not before for now, before in zip(nested, self._nested, strict=True)):
+            return False
+        if any(isinstance(held, np.random.RandomState) for held in (own, *nested)):
+            return False  # seeded in place, perhaps
+        return own is self._own and (own is None or _increment(own) == self._increment)
+
+
+def _increment(generator: object) -> int | None:
+    """Returns what seeding changes in a PCG64 generator, and drawing doesn't."""
+    state = rng.state_of(generator)
+    return state["state"].get("inc") if state and isinstance(state.get("state"), dict) else None
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    if one["random"] != other["random"] or one["numpy"]["has_gauss"] != other["numpy"]["has_gauss"]:
+        return False
+    a, b = one["numpy"]["state"], other["numpy"]["state"]
+    return a["pos"] == b["pos"] and np.array_equal(a["key"], b["key"])
+
+
+# ---- afterwards
+
+
+def read(seed: int | None, states: Iterable[tuple[int, StateKind, bytes]]) -> tuple[Origin, ...]:
+    """Returns what a reset can be started from, the best first; () if nothing was logged.
+
+    Args:
+        seed: what it was given.
+        states: of the reset: step, kind, bytes.
 
     Raises:
-        ValueError: the bytes are no such state.
+        ValueError: a state is malformed.
     """
-    if kind is StateKind.PCG64:
-        try:
-            state, inc, has_uint32, uinteger = _PCG64.unpack(data)
-        except struct.error as error:
-            raise ValueError(f"an RNG state of {len(data)} bytes, expected {_PCG64.size}") from error
-        words = {"state": int.from_bytes(state, "little"), "inc": int.from_bytes(inc, "little")}
-        return {"bit_generator": "PCG64", "state": words, "has_uint32": has_uint32, "uinteger": uinteger}
-    try:
-        found = jsontags.loads(zlib.decompressobj().decompress(data, 1 << 20))
-    except zlib.error as error:
-        raise ValueError(f"an RNG state that can't be decompressed: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError("an RNG state that is no dict")  # noqa: TRY004  # of the bytes' value, not of an argument
-    _check_position(found)
-    return found
+    by_kind = {kind: data for step, kind, data in states if step == 0}
+    own = next((rng.decode(kind, by_kind[kind]) for kind in _RNG_KINDS if kind in by_kind), None)
+    nested: tuple[tuple[str, rng.State], ...] = ()
+    if StateKind.NESTED in by_kind:
+        nested = tuple((str(place), rng.checked(state)) for place, state in rng.unpack(by_kind[StateKind.NESTED]))
+    found = []
+    if StateKind.SNAPSHOT in by_kind:
+        taken = by_kind[StateKind.SNAPSHOT]
+        found.append(Origin("snapshot", seed=seed, rng=own, nested=nested, snapshot=taken))
+    if seed is not None:
+        found.append(Origin("seed", seed=seed, nested=nested))
+    if StateKind.ENTROPY in by_kind:
+        entropy = int.from_bytes(by_kind[StateKind.ENTROPY][:_MOST_ENTROPY], "little")
+        found.append(Origin("entropy", seed=entropy, nested=nested))
+    if own is not None or (nested and seed is None):  # beside a seed: the env ignores it, and is given it all the same
+        found.append(Origin("rng", seed=seed, rng=own, nested=nested))
+    return tuple(found)
 
 
-def _check_position(state: dict[str, Any]) -> None:
-    """NumPy takes these two over unchecked, and would read beyond its buffers."""
-    words = state.get("state")
-    position = words.get("pos", 0) if isinstance(words, dict) else 0
-    if not 0 <= int(position) <= _MT19937_WORDS or not 0 <= int(state.get("buffer_pos", 0)) <= _PHILOX_WORDS:
-        raise ValueError("an RNG state whose position lies outside of it")
-
-
-def restore_rng(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
-    """Puts a state into the env's RNG, making one of the same kind where it differs.
+def restore(env: Env, start: Origin) -> None:
+    """Puts back what an origin holds, but for the seed, which the reset is given.
 
     Raises:
-        ValueError: this NumPy has no such bit generator, or the state is not one of it.
+        ValueError: a part of it has no place in this env.
     """
-    base = env.unwrapped
-    name = str(state.get("bit_generator"))
-    bits = getattr(np.random, name, None)
-    if not (isinstance(bits, type) and issubclass(bits, np.random.BitGenerator)):
-        raise ValueError(f"NumPy has no bit generator {name!r}")  # noqa: TRY004  # of the bytes' value, not of an argument
-    legacy = "has_gauss" in state
-    current: Any = getattr(base, "np_random", None)
-    if legacy != isinstance(current, np.random.RandomState) or _name(current) != name:
-        fresh = bits()
-        current = np.random.RandomState(fresh) if legacy else np.random.Generator(fresh)  # the env's
-        base.np_random = current
-    try:
-        if legacy:
-            current.set_state(state)
-        else:
-            current.bit_generator.state = state
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"an RNG state that {name} does not take: {error}") from error
-
-
-def _name(rng: object) -> str | None:
-    found = _state(rng)
-    return None if found is None else str(found.get("bit_generator"))
-
-
-def _state(rng: object) -> dict[str, Any] | None:
-    if isinstance(rng, np.random.Generator):
-        return dict(rng.bit_generator.state)
-    if isinstance(rng, np.random.RandomState):
-        state = rng.get_state(legacy=False)
-        return dict(state)
-    return None
+    if start.snapshot is not None:
+        snapshot.restore(env, start.snapshot)
+    for place, state in start.nested:
+        held = hidden.get(env, place)
+        changed = rng.put(held, state)
+        if changed is not held and not hidden.put(env, place, changed):
+            raise ValueError(f"the env has no generator at {place}, where the log has one's state")
+    if start.rng is not None:
+        rng.restore(env, start.rng)

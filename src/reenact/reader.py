@@ -7,8 +7,9 @@ and what HDF5 itself can be made to do is fenced off by the room below, `hdf5`.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 _SLICE = 16384
 _MAX_BLOB = 1 << 28
-_STATE_KINDS = frozenset(kind.value for kind in StateKind)
+_ACTS, _STEPS, _HEAP_SPAN = 512, 16384, 1 << 24
+"""Of the blocks that `acts` reads: resets, steps (unless one episode has more), bytes of the heap."""
+_STATE_KINDS = {kind.value: kind for kind in StateKind}
 Array = np.ndarray[Any, Any]
 
 
@@ -48,6 +51,28 @@ class Status:
     def live(self) -> bool:
         """Whether more may come."""
         return not self.closed and self.writer.is_alive(self.heartbeat)
+
+
+class Act(NamedTuple):
+    """One reset, and all that was done until the next one: enough to do it again.
+
+    Attributes:
+        seed: what the reset was given.
+        states: taken before it: step, kind, bytes.
+        options: what it was given.
+        actions: of its episode; the one that raised is the last.
+        trailing: steps after the episode's end.
+        rewards: of the steps that returned.
+        errored: whether the env raised.
+    """
+
+    seed: int | None
+    states: list[tuple[int, StateKind, bytes]]
+    options: dict[str, Any] | None
+    actions: list[Any]
+    trailing: list[Any]
+    rewards: list[float]
+    errored: bool
 
 
 class SegmentReader:
@@ -244,20 +269,135 @@ class SegmentReader:
             row: of the episodes table.
             space: the env's action space, for a log that couldn't keep it.
         """
-        codec = self._codec or self._make_codec(space)
         columns = [self._column(index, row) for index in range(self._n_actions)]
+        return self._actions(int(row["kind"]), int(row["first_step"]), columns, space)
+
+    def _actions(self, kind_row: int, first: int, columns: list[Array], space: Any) -> list[Any]:
+        """Puts the actions of the steps from `first` on together, of which the columns are given."""
+        codec = self._codec or self._make_codec(space)
         leaves: list[Any] = [
             [self.blob(ref) for ref in column] if leaf.is_json else column
             for leaf, column in zip(codec.leaves, columns, strict=True)
         ]
-        first, end = int(row["first_step"]), int(row["first_step"]) + int(row["n_actions"])
         found: list[Any] = []
         try:
-            for start, stop, kind in self._kind_runs(int(row["kind"]), first, end):
-                found += [codec.restore(kind, [leaf[step - first] for leaf in leaves]) for step in range(start, stop)]
+            for start, stop, kind in self._kind_runs(kind_row, first, first + len(columns[0])):
+                part = [leaf[start - first : stop - first] for leaf in leaves]
+                found += codec.restore_all(kind, part, stop - start)
         except ValueError as error:
             raise DamagedError(f"{self.path}: {error}") from error
         return found
+
+    def acts(self, first: int, end: int, space: Any = None) -> Iterator[Act]:
+        """Reads resets [first, end) and what was done after each, in order, a block of steps at a time.
+
+        Args:
+            first: row of the episodes table.
+            end: as above.
+            space: the env's action space, for a log that couldn't keep it.
+
+        Raises:
+            DamagedError: a CRC fails.
+        """
+        rows_in_all = self._file.count(layout.EPISODES)
+        end = min(end, rows_in_all)
+        while first < end:
+            count = min(end - first, _ACTS)
+            # one row more says where the steps after the last one's end stop
+            rows = self._file.read(layout.EPISODES, first, min(count + 1, rows_in_all - first))
+            if not sound_rows(rows).all():
+                raise DamagedError(f"{self.path}: rows {first} to {first + len(rows)} of the episodes are damaged")
+            starts = rows["first_step"].astype(np.int64).tolist()
+            if len(rows) == count:
+                starts.append(self._end_of_last(rows[-1]))
+            while count > 1 and starts[count] - starts[0] > _STEPS:
+                count //= 2
+            yield from self._block(rows[:count], starts[: count + 1], space)
+            first += count
+
+    def _end_of_last(self, row: np.void) -> int:
+        """Returns where the steps after the last episode's end stop."""
+        running = self.open_episode()
+        end = int(row["first_step"]) + int(row["n_actions"])
+        if running is not None and int(running["first_step"]) >= end:
+            return int(running["first_step"])
+        return max(end, self._file.count(layout.REWARD)) if self.finished() else end
+
+    def last_with(self, name: str, end: int) -> int | None:
+        """Returns the last row before `end` of the episodes table whose reset has a seed, or a snapshot; or None."""
+        table = layout.EPISODES if name == "seed" else layout.STATES
+        stop = end if name == "seed" else self._file.count(table)
+        while stop > 0:
+            first = max(0, stop - _SLICE)
+            rows = self._file.read(table, first, stop - first)
+            if name == "seed":
+                found = first + np.flatnonzero(rows["seed"] != layout.NO_SEED)
+            else:
+                found = rows["episode"][rows["kind"] == StateKind.SNAPSHOT].astype(np.int64)
+                found = found[found < end]
+            if len(found):
+                return int(found[-1])
+            stop = first
+        return None
+
+    def _block(self, rows: Array, starts: list[int], space: Any) -> Iterator[Act]:
+        first = starts[0]
+        names = [f"steps/{name}" for name in self.columns[: self._n_actions + 1]]
+        columns = [np.ascontiguousarray(self._file.read(name, first, starts[-1] - first)) for name in names]
+        data = [
+            memoryview(column.view(np.uint8).reshape(-1).data) if len(column) else memoryview(b"") for column in columns
+        ]
+        widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
+        actions = self._actions(int(rows[0]["kind"]), first, columns[:-1], space) if starts[-1] > first else []
+        rewards = columns[-1].tolist()
+        crcs = rows["column_crcs"].tolist()
+        with_details = (rows["details"]["length"] > 0).tolist()
+        first_state, states = self._states_of(rows)
+        fields = [rows[name].tolist() for name in ("n_actions", "length", "seed", "first_state", "n_states", "ended")]
+        for at, (n_actions, length, seed, its_state, n_states, ended) in enumerate(zip(*fields, strict=True)):
+            start = starts[at] - first
+            stop = start + n_actions
+            for view, width, crc in zip(data, widths, crcs[at], strict=False):
+                if crc32(view[start * width : stop * width]) != crc:
+                    raise DamagedError(f"{self.path}: the steps {starts[at]} to {starts[at] + n_actions} are damaged")
+            details = self.details(rows[at]) if with_details[at] else {}
+            mine = states[its_state - first_state : its_state - first_state + n_states] if n_states else []
+            yield Act(
+                details.get("seed") if seed == layout.NO_SEED else seed,
+                mine,
+                details.get("options"),
+                actions[start:stop],
+                actions[stop : starts[at + 1] - first],
+                rewards[start : start + length],
+                ended == layout.Ended.ERRORED,
+            )
+
+    def _states_of(self, rows: Array) -> tuple[int, list[tuple[int, StateKind, bytes]]]:
+        """Reads the states of resets that lie side by side, their bytes in one go where these do too.
+
+        Returns:
+            The first one's row in `states`, and one entry a row.
+        """
+        with_states = rows[rows["n_states"] > 0]
+        if not len(with_states):
+            return 0, []
+        first = int(with_states[0]["first_state"])
+        last = with_states[-1]
+        states = self._file.read(layout.STATES, first, int(last["first_state"]) + int(last["n_states"]) - first)
+        if not sound_rows(states).all():
+            raise DamagedError(f"{self.path}: states that episodes start from are damaged")
+        refs = states["data"]
+        offsets, lengths = refs["offset"].astype(np.int64), refs["length"].astype(np.int64)
+        begin, span = int(offsets.min()), int((offsets + lengths).max() - offsets.min())
+        heap = self._file.read(layout.HEAP, begin, span).tobytes() if 0 <= span <= _HEAP_SPAN else None
+        found = []
+        fields = (states["step"], states["kind"], offsets, lengths, refs["crc"])
+        for at, (step, kind, offset, length, crc) in enumerate(zip(*(f.tolist() for f in fields), strict=True)):
+            data = self.blob(refs[at]) if heap is None else heap[offset - begin : offset - begin + length]
+            if crc32(data) != crc:
+                raise DamagedError(f"{self.path}: a state that an episode starts from is damaged")
+            found.append((step, _STATE_KINDS.get(kind, StateKind.UNKNOWN), data))
+        return first, found
 
     def _kind_runs(self, at: int, first: int, end: int) -> Iterator[tuple[int, int, str]]:
         if first >= end:
@@ -299,8 +439,8 @@ class SegmentReader:
         for state in rows:
             if not _sound(state):
                 raise DamagedError(f"{self.path}: a state that an episode starts from is damaged")
-            if int(state["kind"]) in _STATE_KINDS:  # else a kind that a later version added
-                found.append((int(state["step"]), StateKind(int(state["kind"])), self.blob(state["data"])))
+            kind = _STATE_KINDS.get(int(state["kind"]), StateKind.UNKNOWN)
+            found.append((int(state["step"]), kind, self.blob(state["data"])))
         return found
 
     def details(self, row: np.void) -> dict[str, Any]:

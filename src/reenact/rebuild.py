@@ -7,15 +7,19 @@ from the local registry or from a package in `TABLE`, its wrappers from Gymnasiu
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
+import re
 import sys
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-from reenact import jsontags
-from reenact.errors import RecipeError, UntrustedError
+from reenact import jsontags, script, usercode
+from reenact.errors import RecipeError, SelectionError, UntrustedError
 from reenact.recipe import STAND_IN, WITHOUT_EFFECT, Env, class_name, wrappers_of
 
 TABLE = {
@@ -49,47 +53,187 @@ _RESERVED = frozenset({"id", "render_mode", "max_episode_steps", "disable_env_ch
 """What `gymnasium.make` takes for itself: no recipe has these among the env's kwargs."""
 
 
-def rebuild(text: str, *, mine: bool, render_mode: str | None) -> Env:
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a log that somebody else recorded may do, beyond what any may.
+
+    Attributes:
+        trust: it is treated like one's own.
+        imports: packages that its recipe may import.
+    """
+
+    trust: bool = False
+    imports: tuple[str, ...] = ()
+
+
+NONE = Permissions()
+
+
+def rebuild(text: str, *, mine: bool, render_mode: str | None, permissions: Permissions = NONE) -> Env:
     """Makes the env that a recipe describes, as it stood under the recorder.
 
     Args:
         text: the recipe, as JSON.
         mine: whether its signature holds; if not, only Gymnasium and the packages in `TABLE` are imported.
         render_mode: "rgb_array", or None not to render.
+        permissions: what else a stranger's recipe may have imported.
 
     Raises:
         UntrustedError: it would import what a stranger's log may not.
         RecipeError: it can't be followed, or the env has no such render mode.
     """
     raw = _checked(text)
+    recipe = _Recipe(raw, mine=mine, permissions=permissions)
+    if permissions.trust and not mine:
+        warnings.warn(f"reenact: trusted, though not recorded by you: it runs {_code_of(raw)}", stacklevel=2)
     if mine:  # from where they were, after all that is importable anyway
         sys.path += [path for path in raw.get("paths", []) if path not in sys.path]
-
-    def load(name: str) -> object:
-        return _load(name, mine=mine)
-
-    spec = _spec(raw, mine=mine)
+    if raw.get("factory") is not None:
+        factory = recipe.load(raw["factory"])
+        made: Env = factory(render_mode=render_mode)
+        return made
+    spec = recipe.spec()
     bare = EnvSpec(spec.id, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True)
-    kwargs = _read(raw["kwargs"], load)
+    kwargs = recipe.arguments(raw["kwargs"])
     modes = _render_modes(spec)
     if render_mode is not None and modes is not None and render_mode not in modes:
         raise RecipeError(f"{spec.id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}")
     env = gym.make(bare, render_mode=render_mode, **kwargs) if render_mode else gym.make(bare, **kwargs)
-    return _wrapped(env, raw["wrappers"], load)
+    return recipe.wrapped(env)
 
 
-def _wrapped(env: Env, wrappers: list[dict[str, Any]], load: jsontags.Load) -> Env:
-    inner = [class_name(type(wrapper)) for wrapper in reversed(list(wrappers_of(env)))]
-    if inner == [wrapper["entry_point"] for wrapper in wrappers[: len(inner)]]:
-        wrappers = wrappers[len(inner) :]  # the entry point puts these around the env itself
-    for wrapper in wrappers:
-        if wrapper["entry_point"] in WITHOUT_EFFECT:
-            continue  # no recipe of ours has them, and a stranger's RecordVideo would write files
-        made: Any = load(wrapper["entry_point"])
-        if not (isinstance(made, type) and issubclass(made, gym.Wrapper)):
-            raise RecipeError(f"{wrapper['entry_point']} is no gymnasium.Wrapper: {STAND_IN}")
-        env = made(env, **_read(wrapper["kwargs"], load))
-    return env
+class _Recipe:
+    """A recipe's parts, turned into objects as far as its reader lets it."""
+
+    def __init__(self, raw: dict[str, Any], *, mine: bool, permissions: Permissions) -> None:
+        self._raw, self._free = raw, mine or permissions.trust
+        self._trusted = _TRUSTED | {name.partition(".")[0] for name in permissions.imports}
+        self._imports = permissions.imports
+
+    def wrapped(self, env: Env) -> Env:
+        """Puts the wrappers around an env that stand in the recipe; those that its entry point made are there."""
+        made = [class_name(type(wrapper)) for wrapper in reversed(list(wrappers_of(env)))]
+        made = [name for name in made if name not in WITHOUT_EFFECT]
+        inner = [wrapper["entry_point"] for wrapper in self._raw["wrappers"] if wrapper.get("inner")]
+        outer = [wrapper for wrapper in self._raw["wrappers"] if not wrapper.get("inner")]
+        if not inner and made == [wrapper["entry_point"] for wrapper in outer[: len(made)]]:
+            outer = outer[len(made) :]  # recorded without the wrapper of Gymnasium's that tells them apart
+        elif inner != made:
+            raise RecipeError(
+                f"{self._raw['id']} is made here with the wrappers {', '.join(made) or 'none'}, "
+                f"where the log has {', '.join(inner) or 'none'}: {STAND_IN}"
+            )
+        for wrapper in outer:
+            if wrapper["entry_point"] in WITHOUT_EFFECT:
+                continue  # no recipe of ours has them, and a stranger's RecordVideo would write files
+            maker: Any = self.load(wrapper["entry_point"])
+            if not (isinstance(maker, type) and issubclass(maker, gym.Wrapper)):
+                raise RecipeError(f"{wrapper['entry_point']} is no gymnasium.Wrapper: {STAND_IN}")
+            env = maker(env, **self.arguments(wrapper["kwargs"]))
+        return env
+
+    def spec(self) -> EnvSpec:
+        """Finds the env's registration, importing what may be imported for it."""
+        raw = self._raw
+        env_id, entry_point = str(raw["id"]), raw["entry_point"]
+        if self._free and isinstance(entry_point, str) and entry_point.startswith("__main__:"):
+            return EnvSpec(env_id, entry_point=self.load(entry_point))
+        if not self._free and env_id.startswith("GymV2"):  # makes any env of the old gym, by a name of its own
+            raise UntrustedError(_refusal(f"an env of the old gym by way of {env_id}"))
+        if env_id not in gym.registry:
+            self._register(env_id)
+        if env_id in gym.registry:
+            return gym.registry[env_id]
+        if self._free and isinstance(entry_point, str):
+            return EnvSpec(env_id, entry_point=entry_point)
+        if self._free:
+            raise RecipeError(f"no env {env_id!r} is registered here, nor by {', '.join(raw['modules'])}: {STAND_IN}")
+        wanted = sorted({*raw["modules"], *([entry_point.partition(":")[0]] if entry_point else [])})
+        raise UntrustedError(_refusal(f"{', '.join(wanted)} for the env {env_id!r}, which is not registered here"))
+
+    def _register(self, env_id: str) -> None:
+        allowed = [package for prefix, package in TABLE.items() if env_id.startswith(prefix)]
+        allowed += list(self._imports)
+        if self._free:
+            allowed += [str(module) for module in self._raw["modules"] if module not in script.NAMES]
+        for module in allowed:
+            try:
+                importlib.import_module(module)
+            except ImportError:
+                continue
+            if env_id in gym.registry:
+                return
+
+    def load(self, name: str) -> Any:
+        """Imports what a recipe names, as "module:qualified.name" or "path/to/file.py:name"."""
+        module, _, qualified = name.rpartition(":")
+        if not module or not qualified:
+            raise RecipeError(f"the log's recipe names {name!r}, expected module:name: {STAND_IN}")
+        # a package's __main__ is a program: importing it runs it
+        if not self._free and (module.partition(".")[0] not in self._trusted or "__main__" in module):
+            raise UntrustedError(_refusal(repr(name)))
+        if module in script.NAMES:
+            return script.find(qualified, self._raw.get("main"))
+        if module.endswith(".py"):
+            try:
+                return usercode.load(name)
+            except SelectionError as error:
+                raise RecipeError(f"{error}: {STAND_IN}") from error
+        try:
+            found: Any = importlib.import_module(module)
+            for part in qualified.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(f"{name} can't be imported here ({error}): {STAND_IN}") from error
+        if not self._free and getattr(found, "__module__", None) != module:
+            raise UntrustedError(f"this log was not recorded by you, and {name!r} is not what it says: {STAND_IN}")
+        if not self._free and not (isinstance(found, type) and issubclass(found, gym.Wrapper)):
+            raise UntrustedError(f"this log was not recorded by you, and {name!r} is no wrapper: {STAND_IN}")
+        return found
+
+    def arguments(self, value: object) -> dict[str, Any]:
+        """Reads the arguments of an env or a wrapper."""
+        if not self._free:
+            _refuse_names(value, self._trusted)
+        try:
+            found = jsontags.loads(json.dumps(value), self.load)
+        except ValueError as error:
+            raise RecipeError(f"the log's recipe has arguments that can't be read: {error}") from error
+        if not isinstance(found, dict):
+            raise RecipeError("the log's recipe has arguments that are no dict")
+        return found
+
+
+def _code_of(raw: dict[str, Any]) -> str:
+    """Names the code that following a recipe runs."""
+    names = [raw.get("factory"), raw["entry_point"] or raw["id"], *(one["entry_point"] for one in raw["wrappers"])]
+    return ", ".join(str(name) for name in names if name)
+
+
+def _refusal(what: str) -> str:
+    return (
+        f"this log was not recorded by you, and would import {what}: nothing was imported; --trust lets it, "
+        "--import PKG lets it import a package, --env module:factory takes your own code instead"
+    )
+
+
+_PYTHON_NAME = re.compile(r"([A-Za-z_]\w*)(?:[.:][A-Za-z_]\w*)+")
+
+
+def _refuse_names(value: object, trusted: frozenset[str]) -> None:
+    """Refuses text that names something importable: some envs import what their arguments name (highway-env)."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            waiting += part
+        elif isinstance(part, str) and (match := _PYTHON_NAME.fullmatch(part)):
+            root = match[1]
+            known = root in sys.modules or root in sys.stdlib_module_names or importlib.util.find_spec(root) is not None
+            if root not in trusted and known and not part.startswith("numpy:"):
+                raise UntrustedError(_refusal(repr(part)))
 
 
 def _checked(text: str) -> dict[str, Any]:
@@ -102,12 +246,16 @@ def _checked(text: str) -> dict[str, Any]:
             and all(isinstance(wrapper["entry_point"], str) for wrapper in raw["wrappers"])
             and all(isinstance(wrapper["kwargs"], dict | None) for wrapper in raw["wrappers"])
             and all(isinstance(name, str) for name in [*raw["modules"], *raw.get("paths", [])])
+            and all(isinstance(raw.get(part), str | None) for part in ("entry_point", "factory"))
             and not _RESERVED.intersection(raw["kwargs"] or {})
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecipeError(f"the log's recipe is damaged ({error}): {STAND_IN}") from error
     if not sound:
         raise RecipeError(f"the log's recipe is damaged (a part is of another kind): {STAND_IN}")
+    if raw.get("factory") is not None:
+        made: dict[str, Any] = raw
+        return made
     if raw["id"] is None:
         raise RecipeError(f"the env was made without gymnasium.make: {STAND_IN}")
     if raw["kwargs"] is None:
@@ -116,68 +264,6 @@ def _checked(text: str) -> dict[str, Any]:
         if wrapper["kwargs"] is None:
             raise RecipeError(f"{wrapper['entry_point']} did not record its arguments: {STAND_IN}")
     found: dict[str, Any] = raw
-    return found
-
-
-def _spec(raw: dict[str, Any], *, mine: bool) -> EnvSpec:
-    env_id = str(raw["id"])
-    if env_id not in gym.registry:
-        allowed = [package for prefix, package in TABLE.items() if env_id.startswith(prefix)]
-        if mine:
-            allowed += [str(module) for module in raw["modules"] if module != "__main__"]
-        for module in allowed:
-            try:
-                importlib.import_module(module)
-            except ImportError:
-                continue
-            if env_id in gym.registry:
-                break
-    if env_id in gym.registry:
-        return gym.registry[env_id]
-    if mine and isinstance(raw["entry_point"], str) and not raw["entry_point"].startswith("__main__:"):
-        return EnvSpec(env_id, entry_point=raw["entry_point"])
-    if mine:
-        raise RecipeError(
-            f"no env {env_id!r} is registered here; it was defined in the training script itself: "
-            "replay with --env path/to/script.py:factory"
-        )
-    raise UntrustedError(
-        f"no env {env_id!r} is registered here, and this log was not recorded by you: nothing it names is "
-        "imported; replay with --env module:factory"
-    )
-
-
-def _load(name: str, *, mine: bool) -> object:
-    module, _, qualified = name.partition(":")
-    if not module or not qualified:
-        raise RecipeError(f"the log's recipe names {name!r}, expected module:name: replay with --env module:factory")
-    # a package's __main__ is a program: importing it runs it
-    if not mine and (module.partition(".")[0] not in _TRUSTED or "__main__" in module):
-        raise UntrustedError(
-            f"this log was not recorded by you, and would import {name!r}: replay with --env module:factory"
-        )
-    if module == "__main__":
-        raise RecipeError(f"{name} is defined in the training script: replay with --env path/to/script.py:factory")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in qualified.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"{name} can't be imported here ({error}): replay with --env module:factory") from error
-    if not mine and getattr(found, "__module__", None) != module:
-        raise UntrustedError(f"this log was not recorded by you, and {name!r} is not what it says")
-    if not mine and not (isinstance(found, type) and issubclass(found, gym.Wrapper)):
-        raise UntrustedError(f"this log was not recorded by you, and {name!r} is no wrapper")
-    return found
-
-
-def _read(value: object, load: jsontags.Load) -> dict[str, Any]:
-    try:
-        found = jsontags.loads(json.dumps(value), load)
-    except ValueError as error:
-        raise RecipeError(f"the log's recipe has arguments that can't be read: {error}") from error
-    if not isinstance(found, dict):
-        raise RecipeError("the log's recipe has arguments that are no dict")
     return found
 
 

@@ -11,6 +11,7 @@ import copy
 import functools
 import hashlib
 import hmac
+import inspect
 import json
 import os
 import platform
@@ -25,7 +26,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from reenact import jsontags
+from reenact import jsontags, script, usercode
+from reenact.errors import RecipeError, SelectionError
 
 Env = gym.Env[Any, Any]
 EnvFactory = Callable[..., Env]
@@ -39,6 +41,7 @@ WITHOUT_EFFECT = frozenset(
         "gymnasium.wrappers.rendering:RecordVideo",
         "gymnasium.wrappers.rendering:RenderCollection",
         "gymnasium.wrappers.rendering:HumanRendering",
+        "minari.data_collector.data_collector:DataCollector",
         "stable_baselines3.common.monitor:Monitor",
         "reenact.recorder:Recorder",
     }
@@ -51,64 +54,156 @@ _OUTLIVES_RESETS = frozenset(
         "gymnasium.wrappers.stateful_reward:NormalizeReward",
     }
 )
+_OF_MAKE = frozenset({"gymnasium.wrappers.common:PassiveEnvChecker", "gymnasium.wrappers.common:OrderEnforcing"})
 STAND_IN = "replay with --env module:factory"
-_WAY_OUT = "record below it, or replay with --env module:factory"
+_STAND_IN = 'pass factory="my_envs:make" to the recorder, or replay with --env module:factory'
+_WAY_OUT = f"record below it, {_STAND_IN}"
+_SCRIPT = "a part of it is defined in"
 
 
 inert: ContextVar[bool] = ContextVar("reenact_inert", default=False)
 """Set while a replay builds an env: a recorder in the user's factory must not record it."""
 
 
-def take(env: Env) -> tuple[dict[str, Any], list[str]]:
+def take(env: Env, factory: str | EnvFactory | None = None) -> tuple[dict[str, Any], list[str]]:
     """Writes down how an env is rebuilt.
+
+    Args:
+        env: as it stands under the recorder.
+        factory: the user's own way to make it, by name or as an importable callable; it takes the rest's place.
 
     Returns:
         The recipe, to be written with `jsontags.dumps`, and a line for each thing in it that a replay
         won't be able to follow. Recipes with such lines are logged all the same: `--env` can stand in.
+
+    Raises:
+        RecipeError: the factory can't be found under its name.
     """
     problems: list[str] = []
     base = env.unwrapped
-    spec = base.spec
     recipe: dict[str, Any] = {"id": None, "entry_point": None, "kwargs": {}, "modules": [], "wrappers": []}
+    recipe |= {"factory": _factory_name(factory), "doubts": []}
+    _take_env(base, recipe, problems)
+    _take_wrappers(env, recipe, problems)
+    named = _modules(recipe)
+    if named & script.NAMES:
+        _take_script(recipe, problems)
+    recipe["paths"] = sorted({folder for name in named if (folder := _own_folder(name)) is not None})
+    if factory is not None:
+        problems = [problem for problem in problems if problem.startswith(_SCRIPT)]
+    return recipe, problems
+
+
+def _take_env(base: Env, recipe: dict[str, Any], problems: list[str]) -> None:
+    spec = base.spec
+    recipe["modules"] = [_module_of(type(base)).partition(".")[0]]
     if spec is None:
-        problems.append(f"{class_name(type(base))} was made without gymnasium.make: replay with --env module:factory")
-    else:
-        recipe["id"] = spec.id
-        recipe["entry_point"] = _entry_point(spec.entry_point, problems)
-        recipe["kwargs"] = _arguments(f"{spec.id}", spec.kwargs, problems, leave_out=("render_mode",))
-    recipe["modules"] = [type(base).__module__.partition(".")[0]]
-    for wrapper in reversed(list(wrappers_of(env))):
-        name = class_name(type(wrapper))
+        problems.append(f"{class_name(type(base))} was made without gymnasium.make: {_STAND_IN}")
+        return
+    recipe["id"] = spec.id
+    recipe["kwargs"] = _arguments(f"{spec.id}", spec.kwargs, problems, leave_out=("render_mode",))
+    name = spec.entry_point if isinstance(spec.entry_point, str) else jsontags.callable_name(spec.entry_point)
+    if name is None and _module_of(spec.entry_point).partition(".")[0] in script.NAMES:
+        problems.append(f"its entry point {spec.entry_point!r} can't be imported: {_STAND_IN}")
+    elif name is None:  # a function within the package that registers the id: importing that is enough
+        recipe["modules"].append(_module_of(spec.entry_point).partition(".")[0])
+    recipe["entry_point"] = None if name is None else name.replace("__mp_main__:", "__main__:")
+
+
+def _take_wrappers(env: Env, recipe: dict[str, Any], problems: list[str]) -> None:
+    wrappers = [(class_name(type(wrapper)), wrapper) for wrapper in reversed(list(wrappers_of(env)))]
+    # what `gymnasium.make` adds stands around what the entry point itself has made
+    inner = next((at for at, (name, _) in enumerate(wrappers) if name in _OF_MAKE), 0)
+    for at, (name, wrapper) in enumerate(wrappers):
         if name in WITHOUT_EFFECT:
             continue
         if name.endswith(":Autoreset"):
             problems.append(f"Autoreset hides its resets from a recorder above it: {_WAY_OUT}")
         if name in _OUTLIVES_RESETS:
-            problems.append(f"{type(wrapper).__name__} keeps state across resets that no replay has: {_WAY_OUT}")
+            problems.append(
+                f"{type(wrapper).__name__} keeps state across resets: its episodes replay only chained from the "
+                f"first; {_WAY_OUT}"
+            )
+        if at < inner:
+            recipe["wrappers"].append({"entry_point": name, "kwargs": {}, "inner": True})
+            continue
         saved = getattr(wrapper, "_saved_kwargs", None)
         entry: dict[str, Any] = {"entry_point": name, "kwargs": None}
         if isinstance(saved, dict):
             entry["kwargs"] = _arguments(type(wrapper).__name__, saved, problems, leave_out=("env",))
         else:
-            problems.append(f"{type(wrapper).__name__} doesn't record its arguments: {_WAY_OUT}")
+            entry["kwargs"] = _inferred(wrapper, recipe["doubts"])
+            if entry["kwargs"] is None:
+                problems.append(f"{type(wrapper).__name__} doesn't record its arguments: {_WAY_OUT}")
         if "<locals>" in name:
             problems.append(f"{type(wrapper).__name__} is defined inside a function: {_WAY_OUT}")
         recipe["wrappers"].append(entry)
-    named = _modules(recipe)
-    if "__main__" in named:
-        problems.append(
-            "a part of it is defined in the training script itself: move that to a module of its own, "
-            "or replay with --env path/to/script.py:factory"
-        )
-    recipe["paths"] = sorted({folder for name in named if (folder := _own_folder(name)) is not None})
-    return recipe, problems
+
+
+def _inferred(wrapper: gym.Wrapper[Any, Any, Any, Any], doubts: list[str]) -> dict[str, Any] | None:
+    """Returns the arguments of a wrapper that does not record them; None where they can't be told.
+
+    Nothing but the env, or attributes called as the constructor's parameters are: what is wrong about these will
+    show, since a replay is compared with the log.
+    """
+    try:
+        _, _, *others = inspect.signature(type(wrapper).__init__).parameters.values()
+    except ValueError:  # fewer than two, or no signature
+        return None
+    found: dict[str, Any] = {}
+    for parameter in others:
+        attribute = next((name for name in (parameter.name, f"_{parameter.name}") if name in vars(wrapper)), None)
+        if attribute is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            return None
+        found[parameter.name] = vars(wrapper)[attribute]
+    if found:
+        doubts.append(f"{type(wrapper).__name__} does not record its arguments; they were read from its attributes")
+    return _arguments(type(wrapper).__name__, found, [], leave_out=())
+
+
+def _take_script(recipe: dict[str, Any], problems: list[str]) -> None:
+    """Keeps where the training script is, which defines a part of the env."""
+    recipe["main"] = main = script.describe()
+    if main is None:
+        problems.append(f"{_SCRIPT} a notebook or a console, and replays only there: move it to a module of its own")
+        return
+    path = Path(str(main["path"]))
+    line = script.training_line(path)
+    if line is not None:
+        problems.append(f"{_SCRIPT} the training script: {script.unguarded(path, line)}")
+
+
+def _factory_name(factory: str | EnvFactory | None) -> str | None:
+    """Returns the name under which a replay will find the user's factory.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if factory is None:
+        return None
+    if callable(factory):
+        name = jsontags.callable_name(factory)
+        if name is None:
+            raise RecipeError(f'factory {factory!r} can\'t be imported by name: give one like "my_envs:make"')
+        return name.replace("__mp_main__:", "__main__:")
+    try:
+        usercode.load(factory)
+    except SelectionError as error:
+        raise RecipeError(f"factory {factory!r} can't be found: {error}") from error
+    return (
+        str(Path(factory.rpartition(":")[0]).resolve()) + ":" + factory.rpartition(":")[2]
+        if ".py:" in factory
+        else factory
+    )
 
 
 def versions(recipe: dict[str, Any]) -> dict[str, str]:
     """Returns the versions that an episode may depend on: of Python, Gymnasium, the env's package."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     packages = {"reenact", "gymnasium", "numpy", *(module.partition(".")[0] for module in recipe["modules"])}
-    packages |= {name for name in ("mujoco", "Box2D", "ale_py", "pygame") if name in sys.modules}
+    packages |= {
+        name for name in ("mujoco", "dm_control", "Box2D", "ale_py", "pygame", "pybullet") if name in sys.modules
+    }
     for name in sorted(packages):
         for distribution in (name, *_OTHER_NAMES.get(name, ())):
             version = _version(distribution)
@@ -118,6 +213,27 @@ def versions(recipe: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def changed(recorded: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Returns which of the versions that an episode was recorded with are others here: then, now."""
+    here: dict[str, str] = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {}
+    for name, then in recorded.items():
+        now = here.get(name) or _version(name) or "not installed"
+        if now != then:
+            found[name] = (then, now)
+    return found
+
+
+def read(text: str) -> dict[str, Any]:
+    """Returns a recipe as it was written; {} where it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+_SIMULATORS = ("mujoco", "dm_control", "Box2D", "ale_py", "pygame", "pybullet")
 _OTHER_NAMES = {"pygame": ("pygame-ce",), "Box2D": ("box2d-py",), "retro": ("stable-retro",)}
 """Distributions not called after their package. To ask all that are installed takes 70 ms, at a run's first reset."""
 
@@ -149,7 +265,13 @@ def wrappers_of(env: Env) -> Iterator[gym.Wrapper[Any, Any, Any, Any]]:
 
 def class_name(found: type) -> str:
     """Returns "module:qualified.name" of a class."""
-    return f"{found.__module__}:{found.__qualname__}"
+    return f"{_module_of(found)}:{found.__qualname__}"
+
+
+def _module_of(found: object) -> str:
+    """Returns the module that something was defined in; the script's is `__main__` in its workers too."""
+    module = str(getattr(found, "__module__", ""))
+    return "__main__" if module in script.NAMES else module
 
 
 def _modules(recipe: dict[str, Any]) -> set[str]:
@@ -158,8 +280,7 @@ def _modules(recipe: dict[str, Any]) -> set[str]:
         *recipe["modules"],
         *(wrapper["entry_point"].partition(":")[0] for wrapper in recipe["wrappers"]),
     ]
-    if recipe["entry_point"]:
-        names.append(recipe["entry_point"].partition(":")[0])
+    names += [recipe[part].partition(":")[0] for part in ("entry_point", "factory") if recipe[part]]
     arguments = [recipe["kwargs"], *(wrapper["kwargs"] for wrapper in recipe["wrappers"])]
     parts = [json.loads(jsontags.dumps(arguments))]
     while parts:
@@ -170,7 +291,7 @@ def _modules(recipe: dict[str, Any]) -> set[str]:
                 names.append(part["$callable"].partition(":")[0])
         elif isinstance(part, list):
             parts += part
-    return {name.partition(".")[0] for name in names}
+    return {name.partition(".")[0] for name in names if not name.endswith(".py")}
 
 
 def _own_folder(package: str) -> str | None:
@@ -182,15 +303,6 @@ def _own_folder(package: str) -> str | None:
     folder = path.parent.parent if path.name == "__init__.py" else path.parent
     installed = {Path(found).resolve() for found in sysconfig.get_paths().values()}
     return None if installed & {folder, *folder.parents} else str(folder)
-
-
-def _entry_point(entry_point: object, problems: list[str]) -> str | None:
-    if isinstance(entry_point, str):
-        return entry_point
-    name = jsontags.callable_name(entry_point)
-    if name is None:
-        problems.append(f"its entry point {entry_point!r} can't be imported: replay with --env module:factory")
-    return name
 
 
 def _arguments(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 import weakref
 from functools import partial
 from pathlib import Path
@@ -14,17 +13,19 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from reenact import folder, jsontags, origin, recipe
+from reenact import folder, jsontags, recipe, script
 from reenact.codec import ActionCodec
 from reenact.layout import Ended
 from reenact.log import EpisodeLog
+from reenact.notices import Notices
+from reenact.origin import OriginTaker
 from reenact.pending import as_float
 from reenact.process import this_launch
 from reenact.statistics import EpisodeStatistics
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from os import PathLike
 
 this_launch()  # now: the script's workers may record before it does, and must not take its starter's launch
@@ -59,6 +60,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         role: str = "train",
         resume: bool = False,
         reseed: bool | str = False,
+        factory: str | recipe.EnvFactory | None = None,
         fingerprint_every: int = 32,
         step_durations: bool = False,
         flush_seconds: float = 5.0,
@@ -75,6 +77,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             resume: whether to go on with a run that an earlier launch wrote.
             reseed: True: every unseeded reset gets a seed of its own, logged; "never": not even an env
                 that has no RNG yet gets one before its first unseeded reset.
+            factory: your own way to make the env again, for one whose recipe can't be followed: "my_envs:make",
+                "path/to/file.py:make" or an importable callable. It takes `render_mode` by keyword and returns the
+                env as it stands under the recorder; its name is logged.
             fingerprint_every: env steps between two checksums of the observation; 0: first and last only.
             step_durations: whether to log how long each step took, the agent's part included.
             flush_seconds: at most so many seconds of training are lost if the process is killed.
@@ -82,6 +87,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         Raises:
             RunExistsError: an earlier launch wrote the run, and `resume` is False.
             RunError: the run's path is no folder.
+            RecipeError: the factory can't be found.
             ValueError: an argument is out of its range.
         """
         gym.utils.RecordConstructorArgs.__init__(
@@ -99,17 +105,19 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         self._reseed = reseed
         self._seeds: np.random.SeedSequence | None = None
         self._statistics = EpisodeStatistics(buffer_length)
-        self._said: set[str] = set()
+        self._notices = Notices()
         self.episode_start_time: float = -1
         self._inert = recipe.inert.get()
         launch = this_launch()
         env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         self.run = folder.default_run(env_id, launch) if run is None else Path(run)
-        taken, problems = recipe.take(env)
+        if script.loading.get():
+            raise script.Unguarded
+        taken, problems = recipe.take(env, factory)
         if not self._inert:
             folder.check_free(self.run, launch, resume=resume)
             for problem in problems:
-                self._say(f"episodes of this env can't be replayed as they are: {problem}")
+                self._notices.say(f"episodes of this env can't be replayed as they are: {problem}")
         self._log = EpisodeLog(
             self.run,
             partial(_header, taken, env.action_space, env_id, role),
@@ -122,6 +130,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             used_before=bool(getattr(env, "has_reset", False)),
         )
         self._tape = self._log.tape
+        self._origins = OriginTaker(env, create=reseed != "never", say=self._notices.say)
+        if not self._inert and type(self).step is Recorder.step:
+            self.__dict__["step"] = _watched(weakref.ref(self))  # for the first episode
         weakref.finalize(self, self._log.close)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -164,13 +175,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             seed = self._next_seed()
         elif seed is not None:
             self._seeds = None if self._reseed is not True else np.random.SeedSequence(abs(int(seed)))
-        state = None
-        rng = None
-        if seed is None:
-            base = self.env.unwrapped
-            state = origin.capture_rng(base, create=self._reseed != "never")
-            rng = getattr(base, "_np_random", None)
-        log.begin(seed, details, state)
+        if "step" in self.__dict__ and log.steps:  # the first episode is over
+            self._stop_watching()
+        log.begin(seed, details, self._origins.take(seed, log.steps))
         try:
             observation, _ = result = self.env.reset(seed=seed, options=options)
         except BaseException as error:
@@ -179,12 +186,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         log.started(observation)
         self.episode_start_time = time.perf_counter()
         log.start_clock(self.episode_start_time)
-        if rng is not None and rng is not base._np_random:  # noqa: SLF001  # the property would make one
-            self._say(
-                f"{type(base).__name__} replaces its random generator when it is reset without "
-                "a seed, so the state logged before such a reset does not restore it: seed the resets, "
-                "or pass reseed=True"
-            )
+        log.add_states(self._origins.returned(seed))
         return result
 
     def _end(self, observation: Any, ended: Ended, info: dict[str, Any]) -> None:
@@ -199,7 +201,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         log.end(ended, elapsed, values, observation)
         self._statistics.add(log.total, log.length, elapsed)
         if self._stats_key in info:
-            self._say(
+            self._notices.say(
                 f"info[{self._stats_key!r}] was already written by a wrapper below the recorder, "
                 "and is left as it is; "
                 "the recorder keeps these statistics too"
@@ -207,6 +209,17 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         else:
             info[self._stats_key] = {"r": log.total, "l": log.length, "t": elapsed}
         self.episode_start_time = time.perf_counter()
+
+    def _watched_step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        with self._origins.watch():
+            result = Recorder.step(self, action)
+        if not self._origins.watching:
+            self._stop_watching()
+        return result
+
+    def _stop_watching(self) -> None:
+        self._log.add_states(self._origins.stop_watching())
+        self.__dict__.pop("step", None)
 
     def flush(self) -> None:
         """Commits all that has been recorded so far: from here on a kill can't lose it."""
@@ -254,7 +267,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         try:
             return json.loads(jsontags.dumps(options))
         except (TypeError, ValueError, RecursionError) as error:
-            self._say(f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed")
+            self._notices.say(
+                f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed"
+            )
             return {"$unloggable": str(error)}
 
     def _next_seed(self) -> int:
@@ -263,11 +278,19 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             self._seeds = np.random.SeedSequence()
         return int(self._seeds.spawn(1)[0].generate_state(1, np.uint32)[0] >> 1)
 
-    def _say(self, text: str) -> None:
-        """Warns, once a recorder."""
-        if text not in self._said:
-            self._said.add(text)
-            warnings.warn(f"reenact: {text}", UserWarning, stacklevel=3)
+
+def _watched(recorder: weakref.ref[Recorder]) -> Callable[[Any], Any]:
+    """Returns what stands in for a recorder's `step` during its first episode, at no cost to any later one.
+
+    It holds the recorder weakly: a cycle would keep one that is dropped from being closed at once.
+    """
+
+    def step(action: Any) -> Any:
+        found = recorder()
+        assert found is not None  # noqa: S101  # for mypy: whoever calls it holds it
+        return found._watched_step(action)  # noqa: SLF001  # its own, but for the weak reference
+
+    return step
 
 
 def _header(recipe_: dict[str, Any], action_space: gym.Space[Any], env_id: str, role: str) -> dict[str, str | int]:

@@ -5,6 +5,8 @@ Alone, with `filming`, in knowing paths and episodes both.
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,16 +14,19 @@ from typing import TYPE_CHECKING, Protocol
 import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
-from reenact import filming, films, recipe, usercode, video
+from reenact import diagnosis, filming, films, recipe, trial, usercode, video
 from reenact.errors import ReenactError, SelectionError
+from reenact.ladder import Ladders
+from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
 from reenact.selection import Episodes, Trigger, named_trigger, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from reenact.episode import ReplayResult
     from reenact.films import Film
+    from reenact.logged import Episode
 
 RunLike = Run | str | PathLike[str]
 
@@ -34,6 +39,9 @@ class Observer(Protocol):
 
     def advanced(self, frames: int) -> None:
         """So many more are done."""
+
+    def chained(self, done: int, total: int) -> None:
+        """So many of the resets that have to come before the next episode are done; told now and then."""
 
     def finished(self, result: ReplayResult) -> None:
         """One episode or clip is done."""
@@ -52,6 +60,9 @@ def replay(  # one keyword an option of the command
     name_prefix: str | None = None,
     fps: float | None = None,
     env: str | recipe.EnvFactory | None = None,
+    origin: str | None = None,
+    trust: bool = False,
+    imports: Sequence[str] = (),
     tolerance: float = 0.0,
     overwrite: bool = False,
     diverged: bool = True,
@@ -75,6 +86,11 @@ def replay(  # one keyword an option of the command
         fps: frames a second; None: the env's `render_fps`, else 30.
         env: "module:factory", "path/to/file.py:factory" or a callable that takes `render_mode` by keyword
             and returns the env as it stood under the recorder, for a recipe that can't be followed.
+        origin: the only one to start from: "seed", "rng", "snapshot" (the episode alone, in a fresh env), "chain",
+            "chain:N" (N resets earlier), "chain:first", "chain:seed", "chain:snapshot" (from the last reset that
+            has one); None: each that there is, until one is exact.
+        trust: whether a log that somebody else recorded may import and run whatever its recipe names.
+        imports: packages that such a log may import.
         tolerance: how far a reward may be off; above 0 fingerprints are left out, and the best
             verdict is "tolerated".
         overwrite: whether files made from something else are replaced.
@@ -106,13 +122,11 @@ def replay(  # one keyword an option of the command
     prefix = name_prefix if name_prefix is not None else opened.name
     if not prefix or Path(prefix).name != prefix:
         raise SelectionError(f"name_prefix must be a plain name, got {prefix!r}")
-    factory = usercode.load(env) if isinstance(env, str) else env
+    ladders = _ladders(env, origin, tolerance, observer, Permissions(trust=trust, imports=tuple(imports)))
     options = filming.Options(
         folder=Path(video_folder) if video_folder is not None else opened.folder / "videos",
         fps=fps,
-        factory=factory,
         env_name=env if isinstance(env, str) else None if env is None else getattr(env, "__qualname__", repr(env)),
-        tolerance=_checked_tolerance(tolerance),
         overwrite=overwrite,
         diverged=diverged,
         lossless=lossless,
@@ -121,8 +135,10 @@ def replay(  # one keyword an option of the command
         wanted = [films.whole(opened[number], prefix) for number in numbers]
     else:
         wanted = list(films.clips(opened, clip, set(numbers), video_length, prefix))
+    _warn_of_versions(part.episode for film in wanted for part in film.parts)
     total = sum(part.end - part.first for film in wanted for part in film.parts)
-    return _each(wanted, total, observer, lambda film, tell: filming.make(film, options, tell))
+    with ladders:
+        return _each(wanted, total, observer, lambda film, tell: filming.make(film, options, ladders, tell))
 
 
 def verify(
@@ -132,28 +148,65 @@ def verify(
     every: int | None = None,
     trigger: str | Trigger | None = None,
     env: str | recipe.EnvFactory | None = None,
+    origin: str | None = None,
+    trust: bool = False,
+    imports: Sequence[str] = (),
     tolerance: float = 0.0,
+    rendered: bool = False,
     observer: Observer | None = None,
 ) -> list[ReplayResult]:
-    """Re-executes episodes without drawing, and compares; all of them unless told.
+    """Re-executes episodes without making videos, and compares; all of them unless told.
 
-    Arguments and errors are those of `replay`.
+    Arguments and errors are those of `replay`; `rendered` says whether every frame is drawn, and thrown away.
     """
     opened = _opened(run)
     numbers = select(opened, episodes, every=every, trigger=_callable_trigger(trigger))
-    factory = usercode.load(env) if isinstance(env, str) else env
-    tolerance = _checked_tolerance(tolerance)
+    ladders = _ladders(env, origin, tolerance, observer, Permissions(trust=trust, imports=tuple(imports)))
     total = int(opened.lengths[numbers].sum()) + len(numbers)
-    wanted = (films.whole(opened[number], "") for number in numbers)
+    _warn_of_versions([opened[number] for number in numbers])
 
     def one(film: Film, tell: filming.Tell) -> ReplayResult:
         episode = film.parts[0].episode
-        with filming.reexecution(episode, factory, tolerance, render=False) as reexecution:
-            for _ in reexecution:
-                tell(1)
-        return filming.result_of(film, tolerance, reexecution.divergence, origin=reexecution.origin)
+        ladder = ladders.of(episode)
+        found = trial.run(ladder, episode, render=rendered, tell=tell)
+        explained = None if found.climb is None else diagnosis.explain(ladder, found.climb, episode, rendered=rendered)
+        return filming.result_of(film, ladders.tolerance, found, explained=explained)
 
-    return _each(wanted, total, observer, one)
+    with ladders:
+        return _each((films.whole(opened[number], "") for number in numbers), total, observer, one)
+
+
+def _ladders(
+    env: str | recipe.EnvFactory | None,
+    origin: str | None,
+    tolerance: float,
+    observer: Observer | None,
+    permissions: Permissions,
+) -> Ladders:
+    """Returns a job's ladders, which make their envs as its options say."""
+    if not 0 <= tolerance < float("inf"):
+        raise SelectionError(f"tolerance must be 0 or more, got {tolerance}")
+    factory = usercode.load(env) if isinstance(env, str) else env
+    return Ladders(
+        lambda stage: replace(stage, factory=factory, permissions=permissions),
+        forced=origin,
+        tolerance=float(tolerance),
+        tell=observer.chained if observer is not None else lambda _done, _total: None,
+    )
+
+
+def _warn_of_versions(episodes: Iterable[Episode]) -> None:
+    """Warns once of packages that are not as they were when any of the episodes was recorded."""
+    differing: dict[str, tuple[str, str]] = {}
+    for segment in {(episode.run.uuid, episode.segment): episode for episode in episodes}.values():
+        differing |= recipe.changed(diagnosis.versions_of(segment))
+    told = [
+        f"{name} {then}, now {now}"
+        for name, (then, now) in differing.items()
+        if name not in ("python", "platform", "reenact")
+    ]
+    if told:
+        warnings.warn(f"reenact: recorded with {', '.join(told)}: replays may differ", UserWarning, stacklevel=3)
 
 
 def _each(
@@ -188,9 +241,3 @@ def _callable_trigger(trigger: str | Trigger | None) -> Trigger | None:
         return trigger
     named = named_trigger(trigger)
     return named if named is not None else usercode.load(trigger)
-
-
-def _checked_tolerance(tolerance: float) -> float:
-    if not 0 <= tolerance < float("inf"):
-        raise SelectionError(f"tolerance must be 0 or more, got {tolerance}")
-    return float(tolerance)

@@ -13,9 +13,9 @@ import numpy as np
 from reenact import layout
 from reenact.errors import DamagedError, EpisodeNotFoundError, RunNotFoundError
 from reenact.layout import Ended
+from reenact.lineage import Lineage
 from reenact.logged import ENDED_NAMES, Episode
 from reenact.reader import SegmentReader
-from reenact.reexecute import FirstReset
 from reenact.statistics import EpisodeStatistics
 from reenact.table import FIELDS, Table
 
@@ -68,6 +68,7 @@ class Run:
         self._damaged = 0
         self._indexed = False
         self._unreadable: dict[Path, str] = {}
+        self._lineages: dict[int, Lineage] = {}
         self.refresh()
         if not self._tables:
             if self._unreadable:
@@ -104,6 +105,7 @@ class Run:
                 self._add(path)
                 changed = True
         if changed or not self._indexed:
+            self._lineages.clear()
             self._index()
 
     def _paths(self) -> list[Path]:
@@ -260,9 +262,11 @@ class Run:
 
     def _at(self, number: int) -> Episode:
         at = self._order[number]
-        table = self._tables[int(self._segments[at])]
-        row = table.row(int(self._columns["row"][at]))
-        return Episode(self, table, row, number, int(self._columns["index"][at]))
+        return self._episode(int(at), number)
+
+    def _episode(self, at: int, number: int | None) -> Episode:
+        table, row = self._tables[int(self._segments[at])], int(self._columns["row"][at])
+        return Episode(self, table, table.row(row), at=row, number=number, index=int(self._columns["index"][at]))
 
     def _at_address(self, address: str) -> Episode:
         segment, _, index = address.partition(".")
@@ -276,10 +280,8 @@ class Run:
                 + (f"segment {segment} has {held[int(segment)]} episodes" if int(segment) in held else
                    f"its segments are {', '.join(map(str, held))}")
             )  # fmt: skip
-        table = self._tables[int(segment)]
-        row = table.row(int(self._columns["row"][at[0]]))
         number = np.flatnonzero(self._order == at[0])
-        return Episode(self, table, row, int(number[0]) if len(number) else None, int(index))
+        return self._episode(int(at[0]), int(number[0]) if len(number) else None)
 
     def number_of(self, address: str) -> int:
         """Returns the number of the episode of that address.
@@ -295,7 +297,11 @@ class Run:
     @property
     def live(self) -> list[Episode]:
         """The episodes that still run, one for each live segment that has one; they have no number yet."""
-        return [Episode(self, table, table.live, None, None) for table in self._order_of if table.live is not None]
+        return [
+            Episode(self, table, table.live, at=-1, number=None, index=None)
+            for table in self._order_of
+            if table.live is not None
+        ]
 
     @property
     def segments(self) -> list[Segment]:
@@ -329,28 +335,37 @@ class Run:
         numbers = dict(zip(self._columns["index"][self._order[mine]].tolist(), mine.tolist(), strict=True))
         index, end = 0, 0
         last: Episode | None = None
-        for row in _and_last(table.reader.rows(0, table.reader.rows_seen), table.interrupted):
+        for at, row in enumerate(_and_last(table.reader.rows(0, table.reader.rows_seen), table.interrupted)):
             if last is not None:
                 yield last, int(row["first_step"]) - end
             end = int(row["first_step"]) + int(row["n_actions"])
             if row["ended"] == Ended.NOTHING:
-                last = Episode(self, table, row, None, None)
+                last = Episode(self, table, row, at=at, number=None, index=None)
             else:
-                last = Episode(self, table, row, numbers.get(index), index)
+                last = Episode(self, table, row, at=at, number=numbers.get(index), index=index)
                 index += 1
         if last is not None:
             yield last, 0
 
-    def first_reset(self, segment: int) -> FirstReset | None:
-        """Returns what a segment's first reset was started from and with; None if it can't be told."""
-        table = self._tables[segment]
-        if not table.reader.rows_seen:
-            return None
-        try:
-            first = Episode(self, table, table.reader.row(0), None, None)
-            return FirstReset(first.origins, first.options)
-        except DamagedError:
-            return None
+    def lineage(self, segment: int) -> Lineage:
+        """Returns what the env instance of a segment did, over all segments that took over from one another."""
+        if not self._lineages:
+            for members in self._successions():
+                readers = [self._tables[number].reader for number in members]
+                found = Lineage([(n, reader, reader.rows_seen) for n, reader in zip(members, readers, strict=True)])
+                self._lineages |= dict.fromkeys(members, found)
+        return self._lineages[segment]
+
+    def _successions(self) -> list[list[int]]:
+        """Lists the segments that took over from one another without a gap; most stand alone."""
+        successions: dict[int, list[int]] = {}
+        for table in self._order_of:  # by number: a predecessor has the lower one, in a log that is not forged
+            predecessor = int(table.reader.attributes.get("predecessor", -1))
+            follows = not table.reader.attributes.get("gap", 0) and predecessor in successions
+            succession = successions[predecessor] if follows else []
+            succession.append(table.number)
+            successions[table.number] = succession
+        return list({id(members): members for members in successions.values()}.values())
 
     def statistics(self, buffer_length: int = 100) -> EpisodeStatistics:
         """Returns the queues that `RecordEpisodeStatistics` would hold now."""

@@ -85,6 +85,7 @@ class SegmentLog:
         self._length = 0
         self._total: Any = 0.0
         self._settled = 0  # in tape.rewards
+        self._steps_before = 0  # of the tape's rewards
         self._plain = True  # whether all rewards that are not settled are floats
         self._leaves: list[list[Any]] = [self.tape.actions, *([] for _ in codec.leaves[1:])]
         self._step_durations: list[float] = []
@@ -235,6 +236,11 @@ class SegmentLog:
         return max(self._last_end_time, committed, time.time_ns())
 
     @property
+    def steps(self) -> int:
+        """Steps logged so far, over all segments, dropped ones too."""
+        return self._steps_before + len(self.tape.rewards)
+
+    @property
     def length(self) -> int:
         """Env steps since the last reset, up to the end."""
         return self._length + (len(self.tape.rewards) - self._settled if self.running else 0)
@@ -284,6 +290,7 @@ class SegmentLog:
         """Empties the block: it has been written, or never will be."""
         for entries in self._leaves:
             entries.clear()
+        self._steps_before += len(self.tape.rewards)
         self.tape.rewards.clear()
         self._settled = 0
         self._step_durations.clear()

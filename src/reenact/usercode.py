@@ -6,9 +6,12 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reenact.errors import SelectionError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 def load(name: str) -> Any:
@@ -22,7 +25,7 @@ def load(name: str) -> Any:
     module_name, _, attribute = name.rpartition(":")
     if not module_name or not attribute:
         raise SelectionError(f"{name!r} names no code: expected module:name or path/to/file.py:name")
-    module = _from_file(Path(module_name)) if module_name.endswith(".py") else _from_name(module_name)
+    module = load_file(Path(module_name)) if module_name.endswith(".py") else _from_name(module_name)
     found = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -46,7 +49,12 @@ def _from_name(name: str) -> Any:
         raise
 
 
-def _from_file(path: Path) -> Any:
+def load_file(path: Path) -> ModuleType:
+    """Loads a Python file as a module, under another name than `__main__`; its folder is importable.
+
+    Raises:
+        SelectionError: there is no such file.
+    """
     if not path.is_file():
         raise SelectionError(f"there is no file {path}")
     folder = str(path.resolve().parent)
@@ -59,5 +67,9 @@ def _from_file(path: Path) -> Any:
         raise SelectionError(f"{path} can't be loaded as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

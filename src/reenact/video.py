@@ -95,11 +95,12 @@ class VideoWriter:
             self._log.close()
             raise
 
-    def write(self, frame: npt.NDArray[Any]) -> None:
+    def write(self, frame: npt.NDArray[Any], *, over: npt.NDArray[Any] | None = None) -> None:
         """Appends a frame.
 
         Args:
-            frame: uint8 of shape (height, width, 3), RGB, the same size as the first one's.
+            frame: as it was rendered: uint8 of shape (height, width, 3), RGB, the same size as the first one's.
+            over: the same with something drawn over it, to be encoded instead.
 
         Raises:
             VideoError: The frame is anything else, ffmpeg ended early, or the writer is closed.
@@ -115,7 +116,7 @@ class VideoWriter:
                 "(width x height) like the first: make the env render at one size"
             )
         try:
-            self._stream.write_frame(frame)
+            self._stream.write_frame(frame if over is None else over)
         except OSError as error:
             message = self._how_ffmpeg_ended()
             self.abandon()

@@ -1,0 +1,91 @@
+"""Drawing without consequences: what `render()` changes in an env is put back afterwards.
+
+Fetch and HandReach move sites and call `mj_forward` in it, some wrappers draw random numbers, Crafter draws from
+the generator of its world (evidence: determinism). MuJoCo's integration state, site positions and all random
+generators are as before once a frame is drawn.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from reenact import hidden, rng
+
+Env = gym.Env[Any, Any]
+
+
+class Guard:
+    """Draws an env's frames; made anew after each reset, which may have replaced what it holds.
+
+    Args:
+        env: the env, wrapped as it is re-executed.
+    """
+
+    def __init__(self, env: Env) -> None:
+        self._env = env
+        held = hidden.find(env)
+        own = getattr(env.unwrapped, "np_random", None) if hidden.has_own_property(env.unwrapped) else None
+        self._rngs = [
+            value for value in (*held.values(), own) if isinstance(value, np.random.Generator | np.random.RandomState)
+        ]
+        self._simulations = [
+            _Simulation(model, data)
+            for place, data in held.items()
+            if hidden.is_mujoco_data(data) and (model := _model_beside(env, place)) is not None
+        ]
+
+    def render(self) -> Any:
+        """Returns what `render()` does."""
+        states = [rng.state_of(held) for held in self._rngs]
+        for simulation in self._simulations:
+            simulation.save()
+        frame = self._env.render()
+        for held, state in zip(self._rngs, states, strict=True):
+            if state is not None:
+                rng.put(held, state)
+        for simulation in self._simulations:
+            simulation.put_back()
+        return frame
+
+
+class _Simulation:
+    """The state of one MuJoCo simulation."""
+
+    def __init__(self, model: Any, data: Any) -> None:
+        self._mujoco: Any = sys.modules["mujoco"]  # whoever made the data imported it
+        self._model, self._data = model, data
+        self._spec = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        self._state = np.zeros(self._mujoco.mj_stateSize(model, self._spec))
+        self._sites = model.site_pos.copy()
+
+    def save(self) -> None:
+        self._mujoco.mj_getState(self._model, self._data, self._state, self._spec)
+        self._sites[:] = self._model.site_pos
+
+    def put_back(self) -> None:
+        self._mujoco.mj_setState(self._model, self._data, self._state, self._spec)
+        self._model.site_pos[:] = self._sites
+
+
+def _model_beside(env: Env, place: str) -> object | None:
+    """Returns the `MjModel` that lies beside some data."""
+    above, dot, _ = place.rpartition(".")
+    where = f"{above}." if dot else f"{place.partition('|')[0]}|"
+    for name in ("model", "_model"):
+        found: object = hidden.get(env, f"{where}{name}")
+        found = getattr(found, "ptr", found)  # dm_control's own class has it there
+        if type(found).__name__ == "MjModel":
+            return found
+    return None
+
+
+def sets_camera(env: Env) -> bool:
+    """Whether the env's camera is set by its first render: MuJoCo's free one looks at where things are then."""
+    base = env.unwrapped
+    return hasattr(base, "mujoco_renderer") or any(
+        hasattr(held, "mujoco_renderer") for held in vars(base).values() if isinstance(held, gym.Env)
+    )

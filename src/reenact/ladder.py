@@ -1,0 +1,324 @@
+"""The ways to start an episode again, tried one after another until one is exact.
+
+First its own origins, alone in a fresh env: `snapshot`, `seed`, `entropy`, `rng`. Then chains: re-execution of
+what came before it, from the last reset with a snapshot (`chain:snapshot`) or a seed (`chain:seed`), from 1, 2, 4, 8 …
+resets earlier (`chain:4`), and at last from the first that the env instance had (`chain:first`). What worked for
+one episode is tried before what failed for it, and a chain that stands on the way to the next episode goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from reenact import snapshot
+from reenact.chain import Pass, set_camera
+from reenact.episode import Attempt, EpisodeData
+from reenact.errors import ReplayError, SelectionError
+from reenact.reexecute import Reexecution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reenact.episode import Divergence
+    from reenact.lineage import Lineage
+    from reenact.stage import Stage
+
+_PICTURES = {"flappy_bird_gymnasium": "chain:first", "gym_pusht": "chain:1"}
+"""Packages whose frames show what came before the reset, and the rung that brings it back: the ground goes on
+scrolling, the last action stays drawn (evidence: determinism, Frames). Tried first where frames are wanted."""
+_FORCED = re.compile(r"seed|rng|entropy|snapshot|chain(:([1-9]\d{0,8}|first|seed|snapshot))?")
+EXPECTED = "seed, entropy, rng, snapshot, chain, chain:first, chain:seed, chain:snapshot or chain:N"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way to start an episode.
+
+    Attributes:
+        name: as results have it and `--origin` takes it.
+        start: the reset that a chain begins with; None: the episode alone.
+    """
+
+    name: str
+    start: int | None = None
+
+
+class Player(Protocol):
+    """What the ladder asks of an episode."""
+
+    @property
+    def position(self) -> int:
+        """Which reset of its lineage it is."""
+
+    @property
+    def lineage(self) -> Lineage:
+        """What its env instance did."""
+
+    @property
+    def stage(self) -> Stage:
+        """How its env is rebuilt."""
+
+    def data(self) -> EpisodeData:
+        """All that a re-execution needs."""
+
+
+class Ladder:
+    """The rungs of one lineage's episodes, and the env that its chains go on in.
+
+    Args:
+        stage: how the env is made.
+        lineage: what the env instance did.
+        forced: the only rung to try ("chain": any chain), or None.
+        tolerance: how far a reward may be off.
+        tell: told how far a chain is: resets done, resets in all.
+
+    Attributes:
+        went_on_drawn: whether the last chain went on in an env that had drawn frames of other episodes.
+        known_cause: why an episode of it diverged, if that holds for all of them.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        lineage: Lineage,
+        *,
+        forced: str | None,
+        tolerance: float,
+        tell: Callable[[int, int], None],
+    ) -> None:
+        self.stage, self._lineage, self._forced, self._tolerance, self._tell = stage, lineage, forced, tolerance, tell
+        self._pass: Pass | None = None
+        self.known_cause: str | None = None
+        self._for_pictures = _PICTURES.get(stage.package)
+        self._worked: str | None = None
+        self._let_down: set[str] = set()
+        self._hopeless = False
+        self.went_on_drawn = False
+
+    def close(self) -> None:
+        """Closes the env that chains went on in."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
+
+    def climb(self, player: Player, *, render: bool) -> Climb:
+        """Returns the rungs of an episode, for frames or without."""
+        data = player.data()
+        rungs = self._rungs(player.position, [one.name for one in data.origins], render=render)
+        return Climb(self, data, player.position, rungs)
+
+    def _rungs(self, position: int, own: list[str], *, render: bool) -> Iterator[Rung]:
+        """Yields each rung once: own origins of a kind that never failed, what worked last, then the others."""
+        alone = [Rung(name) for name in own if self._forced in (None, name)]
+        if not (render and self._for_pictures):
+            yield from (rung for rung in alone if rung.name not in self._let_down)
+        chains = self._wanted_chains(position, with_own=bool(own))
+        liked = (self._for_pictures if render else None, self._worked)
+        first = [rung for name in liked for rung in (*chains, *alone) if rung.name == name]
+        given = set() if render and self._for_pictures else {one.name for one in alone} - self._let_down
+        for rung in (*first, *alone, *chains):
+            if rung.name not in given:
+                given.add(rung.name)
+                yield rung
+
+    def _wanted_chains(self, position: int, *, with_own: bool) -> list[Rung]:
+        if self._forced is None and position and self._hopeless:  # no chain was exact for the last one
+            return [Rung("chain:first", 0)]
+        if self._forced is not None and not self._forced.startswith("chain"):
+            return []
+        found = self._chains(position, with_own=with_own)
+        return [rung for rung in found if self._forced in (None, "chain", rung.name)]
+
+    def _chains(self, position: int, *, with_own: bool) -> Iterator[Rung]:
+        starts: dict[int, str] = {}
+        distances = [1 << power for power in range(32) if 1 << power < position]
+        if self._forced is not None and self._forced.rpartition(":")[2].isdigit():
+            distances.append(min(int(self._forced.rpartition(":")[2]), position))
+        for distance in distances:
+            starts[position - distance] = f"chain:{distance}"
+        nearest = {name: self._lineage.nearest(name, position) for name in ("seed", "snapshot")}
+        if nearest["seed"]:
+            starts[nearest["seed"]] = "chain:seed"
+        snapshot = nearest["snapshot"]
+        if snapshot:
+            starts.pop(snapshot, None)
+            yield Rung("chain:snapshot", snapshot)
+        for start in sorted(starts, reverse=True):
+            if start:
+                yield Rung(starts[start], start)
+        # the first reset alone is the same thing, unless it has no origin: then it is a reset as it was called
+        if position or not with_own or self._forced is not None:
+            yield Rung("chain:first", 0)
+
+    @contextlib.contextmanager
+    def on(self, climb: Climb, *, render: bool, trace: list[tuple[int, float]] | None = None) -> Iterator[Reexecution]:
+        """Puts an episode on its stage by the rung that its climb has come to.
+
+        Args:
+            climb: the episode's.
+            render: whether to draw.
+            trace: takes the fingerprint of every observation, and the reward before it.
+
+        Raises:
+            ReplayError: it can't be started so.
+            RecipeError: its env can't be rebuilt.
+            DamagedError: its log is damaged.
+        """
+        rung, data = climb.rung, climb.data
+        if rung.start is None:
+            start = next(one for one in data.origins if one.name == rung.name)
+            with self.stage.open("rgb_array" if render else None) as env:
+                if render and climb.position:
+                    set_camera(env, self._lineage)
+                yield Reexecution(env, data, start, render=render, tolerance=self._tolerance, trace=trace)
+            return
+        going = self._reach(rung.start, climb.position, render=render)
+        start_here = next((one for one in data.origins if one.name != "snapshot"), None)
+        if climb.position == rung.start:
+            start_here = data.origins[0] if data.origins else None
+        run = Reexecution(going.env, data, start_here, render=render, tolerance=self._tolerance, trace=trace)
+        try:
+            yield run
+        finally:
+            if run.finished:
+                going.drawn |= render
+                going.pass_by()
+                going.leave()
+            else:
+                self.close()
+
+    def _reach(self, start: int, position: int, *, render: bool) -> Pass:
+        """Returns an env that has gone from `start`, or from further back, to the reset at `position`."""
+        held = self._pass
+        if held is not None and held.render == render and held.start <= start <= held.position <= position:
+            going, self.went_on_drawn = held, held.drawn
+        else:
+            self.close()
+            self.went_on_drawn = False
+            going = self._pass = Pass(self.stage, self._lineage, start, render=render)
+        try:
+            going.advance(position, self._tell)
+        except BaseException:
+            self.close()
+            raise
+        return going
+
+    def note(self, climb: Climb, *, exact: bool) -> None:
+        """Keeps what worked, and what did not."""
+        self._let_down |= {attempt.origin for attempt in climb.tried}
+        self._hopeless = not exact
+        if exact:
+            self._worked = climb.rung.name
+
+
+class Ladders:
+    """The ladders of a job, one a lineage.
+
+    Args:
+        prepare: puts into a stage what the job knows of how envs are made.
+        forced: the only rung to try, or None.
+        tolerance: how far a reward may be off.
+        tell: told how far a chain is: resets done, resets in all.
+
+    Attributes:
+        forced: as given.
+        tolerance: as given.
+
+    Raises:
+        SelectionError: there is no such rung.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[Stage], Stage],
+        *,
+        forced: str | None,
+        tolerance: float,
+        tell: Callable[[int, int], None],
+    ) -> None:
+        if forced is not None and not _FORCED.fullmatch(forced):
+            raise SelectionError(f"no origin {forced!r}: expected {EXPECTED}")
+        self._prepare, self.forced, self.tolerance, self._tell = prepare, forced, tolerance, tell
+        self._ladders: dict[int, Ladder] = {}
+
+    def of(self, player: Player) -> Ladder:
+        """Returns the ladder of an episode's lineage. The one before is left: its env is closed."""
+        lineage = player.lineage
+        if lineage.first not in self._ladders:
+            for ladder in self._ladders.values():
+                ladder.close()
+            self._ladders[lineage.first] = Ladder(
+                self._prepare(player.stage),
+                lineage,
+                forced=self.forced,
+                tolerance=self.tolerance,
+                tell=self._tell,
+            )
+        return self._ladders[lineage.first]
+
+    def __enter__(self) -> Self:
+        self._globals = snapshot.global_states()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Closes all envs, and puts the caller's global generators back."""
+        for ladder in self._ladders.values():
+            ladder.close()
+        snapshot.put_global_states(self._globals)
+
+
+class Climb:
+    """One episode on its way up the ladder.
+
+    Attributes:
+        data: the episode.
+        position: which reset of its lineage it is.
+        rung: the one to try now.
+        tried: the rungs that were not exact, in order.
+        exhausted: whether there is no other; `rung` is the one that went furthest then.
+    """
+
+    def __init__(self, ladder: Ladder, data: EpisodeData, position: int, rungs: Iterator[Rung]) -> None:
+        self.data, self.position, self._rungs = data, position, rungs
+        self._ladder = ladder
+        self.tried: tuple[Attempt, ...] = ()
+        self.exhausted = False
+        self._failed: list[Rung] = []
+        first = next(rungs, None)
+        if first is None:
+            raise ReplayError(
+                f"it has no such origin to start from; it has {', '.join(one.name for one in data.origins) or 'none'}"
+            )
+        self.rung = first
+
+    def failed(self, divergence: Divergence | None, error: str | None = None) -> bool:
+        """Takes in that the rung was not exact; returns whether there is another one to try."""
+        if self.rung.start is not None and self._ladder.went_on_drawn:
+            self._ladder.went_on_drawn = False
+            return True  # the same one again, in an env that has drawn nothing
+        self.tried += (Attempt(self.rung.name, divergence, error),)
+        self._failed.append(self.rung)
+        following = next(self._rungs, None)
+        if following is not None:
+            self.rung = following
+            return True
+        self.exhausted = True
+        self.rung = self._failed[self.tried.index(self.best)]
+        self._ladder.note(self, exact=False)
+        return False
+
+    def succeeded(self) -> None:
+        """Takes in that the rung was exact."""
+        self._ladder.note(self, exact=True)
+
+    @property
+    def best(self) -> Attempt:
+        """The attempt that went furthest, once there is no other rung."""
+        return max(self.tried, key=_reached)
+
+
+def _reached(attempt: Attempt) -> int:
+    return attempt.divergence.step if attempt.divergence is not None else -1

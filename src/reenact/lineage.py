@@ -1,0 +1,63 @@
+"""What one env instance did from its first logged reset on, across the segments that took over from one another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from reenact.reader import Act, SegmentReader
+
+
+class Lineage:
+    """The resets of one env instance, numbered from 0, ones without a step among them.
+
+    Args:
+        segments: number and reader of each segment, in order; the numbers of their rows.
+
+    Attributes:
+        first: the first segment's number.
+        resets: how many there are in all.
+    """
+
+    def __init__(self, segments: Sequence[tuple[int, SegmentReader, int]]) -> None:
+        self._segments = segments
+        self.first = segments[0][0]
+        self._before: dict[int, int] = {}
+        total = 0
+        for number, _, rows in segments:
+            self._before[number] = total
+            total += rows
+        self.resets = total
+
+    @property
+    def segments(self) -> list[int]:
+        """The segments' numbers, in order."""
+        return [number for number, _, _ in self._segments]
+
+    def position(self, segment: int, row: int) -> int:
+        """Returns which reset a row of a segment's table is."""
+        return self._before[segment] + row
+
+    def acts(self, first: int, end: int, space: Any = None) -> Iterator[Act]:
+        """Reads resets [first, end) and what was done after each.
+
+        Raises:
+            DamagedError: a CRC fails.
+        """
+        for number, reader, rows in self._segments:
+            before = self._before[number]
+            start, stop = max(first - before, 0), min(end - before, rows)
+            if start < stop:
+                yield from reader.acts(start, stop, space)
+
+    def nearest(self, name: str, before: int) -> int | None:
+        """Returns the last reset before one that has an origin of that name ("seed" or "snapshot"), or None."""
+        for number, reader, rows in reversed(self._segments):
+            end = min(before - self._before[number], rows)
+            if end > 0:
+                found = reader.last_with(name, end)
+                if found is not None:
+                    return self._before[number] + found
+        return None

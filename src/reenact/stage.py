@@ -1,0 +1,71 @@
+"""How an env is made for a replay: fresh each time, from its recipe or by the user's own factory."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from reenact.errors import ReplayError
+from reenact.rebuild import NONE, Permissions, rebuild
+from reenact.recipe import inert, is_mine, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reenact.recipe import EnvFactory
+
+Env = gym.Env[Any, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What an episode is re-executed on.
+
+    Attributes:
+        recipe: its recipe, as JSON.
+        signature: the recipe's.
+        factory: the user's own way to make it, instead of the recipe.
+        permissions: what a stranger's recipe may have imported.
+    """
+
+    recipe: str
+    signature: str
+    factory: EnvFactory | None = None
+    permissions: Permissions = NONE
+
+    @property
+    def package(self) -> str:
+        """The package that the env's class is defined in."""
+        modules = read(self.recipe).get("modules")
+        return str(modules[0]) if isinstance(modules, list) and modules else ""
+
+    @contextlib.contextmanager
+    def open(self, render_mode: str | None) -> Iterator[Env]:
+        """Makes the env, and closes it afterwards. A `Recorder` that the factory puts into it stays inert.
+
+        Raises:
+            RecipeError: it can't be rebuilt.
+        """
+        token = inert.set(True)
+        try:
+            if self.factory is not None:
+                env = self.factory(render_mode=render_mode)
+            else:
+                mine = is_mine(self.recipe, self.signature)
+                env = rebuild(self.recipe, mine=mine, render_mode=render_mode, permissions=self.permissions)
+        finally:
+            inert.reset(token)
+        if not isinstance(env, gym.Env):
+            raise ReplayError(f"the factory returned {type(env).__name__}, expected a gymnasium.Env")
+        try:
+            if render_mode is not None and env.render_mode != render_mode:
+                raise ReplayError(
+                    f"the env was made with render_mode {env.render_mode!r}, expected {render_mode!r}: "
+                    "the factory must pass render_mode on"
+                )
+            yield env
+        finally:
+            env.close()
