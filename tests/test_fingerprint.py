@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reenact.fingerprint import fingerprint
+from reenact.fingerprint import fingerprint, fold, frozen, is_small
 
 DIFFERENT: list[Any] = [
     None, True, False, 0, 1, 0.0, -0.0, 1.0, float("nan"), 1j, "", "1", b"", b"1", (), [], {}, (1,), [1], {"a": 1}, {1: "a"},
@@ -110,3 +111,42 @@ def test_ever_new_shapes_fill_no_memory() -> None:
     for size in range(1000):
         fingerprint(np.zeros(size, np.uint8))
     assert len(module._headers) <= 256  # noqa: SLF001
+
+
+@given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.binary(max_size=20)), max_size=20), st.data())
+def test_observations_are_folded_in_one_by_one_or_at_once(items: list[int | bytes], data: Any) -> None:
+    """Where the log happened to fold does not change a running checksum; every item and their order do."""
+    cut = data.draw(st.integers(0, len(items)))
+    whole = fold(7, items)
+    assert fold(fold(7, items[:cut]), items[cut:]) == whole
+    flat = b"".join(item if isinstance(item, bytes) else item.to_bytes(8, "little", signed=True) for item in items)
+    assert whole == crc32(flat, 7)
+
+
+@pytest.mark.parametrize("value", [np.float32(2), 2, 2**70, (1, 2), {"a": np.ones(2)}, None, np.ones((2, 2))[:, 1]])
+def test_what_is_frozen_does_not_change_any_more(value: object) -> None:
+    """An observation is kept as bytes or as a number, whatever the env does to its arrays afterwards."""
+    kept = frozen(value)
+    assert isinstance(kept, bytes | int)
+    if isinstance(value, np.ndarray):
+        value[...] = 5
+        assert frozen(value) != kept
+    assert fold(0, [kept]) == fold(0, [kept])
+
+
+@pytest.mark.parametrize(
+    ("space", "small"),
+    [
+        (spaces.Box(-1, 1, (1024,), np.float32), True),
+        (spaces.Box(-1, 1, (1025,), np.float32), False),
+        (spaces.Box(0, 255, (84, 84, 4), np.uint8), False),
+        (spaces.Discrete(500), True),
+        (spaces.MultiDiscrete([3, 3]), True),
+        (spaces.MultiBinary(8), True),
+        (spaces.Dict(a=spaces.Discrete(2)), False),
+        (spaces.Text(3), False),
+    ],
+)
+def test_small_observations_have_running_checksums(space: spaces.Space[Any], small: bool) -> None:
+    """Arrays of up to 4 kB and numbers are folded in at every step."""
+    assert is_small(space) is small

@@ -7,6 +7,7 @@ import json
 import random
 import warnings
 from typing import Any
+from zlib import crc32
 
 import gymnasium as gym
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import RecordEpisodeStatistics, RecordVideo, TimeLimit
 
+import reenact
 from bare import Bare, only, segments
 from reenact import Recorder
+from reenact.fingerprint import fingerprint
 
 TAXI = "Taxi-v4" if "Taxi-v4" in gym.registry else "Taxi-v3"
 
@@ -655,17 +658,51 @@ def test_wrappers_above(tmp_path: Any) -> None:
     assert "render_mode" not in log.attrs["recipe"]
 
 
-def test_fingerprints(tmp_path: Any) -> None:
-    """Fingerprints stand after the reset, at every n-th step and at the end that the env gave."""
-    env = Recorder(Scripted(length=10), tmp_path / "run", fingerprint_every=4)
-    env.reset(seed=1)
-    for _ in range(10):
-        env.step(0)
-    env.reset(seed=1)
-    for _ in range(6):
-        env.step(0)
+@pytest.mark.parametrize("every", [0, 1, 4])
+def test_fingerprints(every: int, tmp_path: Any) -> None:
+    """Checksums stand after the reset, at every n-th step and at the end, and cover all observations up to there."""
+    env = Recorder(Scripted(length=10), tmp_path / "run", fingerprint_every=every)
+    seen, expected = [], []
+    for steps in (10, 6):  # the second one is interrupted
+        seen = [env.reset(seed=1)[0], *(env.step(0)[0] for _ in range(steps))]
+        kept = {0, *(range(0, steps + 1, every) if every else ()), steps}
+        for step in sorted(kept):
+            header = fingerprint(seen[0])
+            expected.append((step, crc32(b"".join(map(bytes, seen[1 : step + 1])), header)))
     env.close()
-    assert only(tmp_path / "run").fingerprints["step"].tolist() == [0, 4, 8, 10, 0, 4]
+    log = only(tmp_path / "run")
+    assert log.attrs["fingerprints"] == "running"
+    assert log.fingerprints.tolist() == expected
+
+
+def test_large_observations_have_fingerprints_of_their_own(tmp_path: Any) -> None:
+    """Where folding every observation in would cost too much, each checksum is one observation's."""
+
+    class Large(Scripted):
+        observation_space = spaces.Box(-1, 1, (2000,), np.float32)
+
+        def _observation(self) -> Any:
+            return np.full(2000, self.steps, np.float32)
+
+    env = Recorder(Large(length=10), tmp_path / "run", fingerprint_every=4)
+    seen = [env.reset(seed=1)[0], *(env.step(0)[0] for _ in range(10))]
+    env.close()
+    log = only(tmp_path / "run")
+    assert log.attrs["fingerprints"] == "single"
+    assert log.fingerprints.tolist() == [(step, fingerprint(seen[step])) for step in (0, 4, 8, 10)]
+
+
+def test_a_running_checksum_is_committed_with_the_steps(tmp_path: Any) -> None:
+    """What a kill would leave of a running episode ends with a checksum of all its observations."""
+    env = Recorder(Scripted(length=100), tmp_path / "run")
+    seen = [env.reset(seed=1)[0], *(env.step(0)[0] for _ in range(5))]
+    env.flush()
+    found = only(tmp_path / "run").fingerprints.tolist()
+    assert found == [(0, fingerprint(seen[0])), (5, crc32(b"".join(map(bytes, seen[1:])), fingerprint(seen[0])))]
+    env.step(0)
+    env.close()
+    (result,) = reenact.verify(tmp_path / "run", env=lambda render_mode: Scripted(length=100))  # noqa: ARG005  # its API
+    assert result.verdict == "exact"
 
 
 def test_many_recorders(tmp_path: Any) -> None:

@@ -356,6 +356,7 @@ class Recording:
     path: Path
     space: spaces.Space[Any]
     takes: tuple[Take, ...]
+    running: bool  # whether its checksums are of all observations up to theirs
 
 
 def record(variant: Variant, folder: Path, every: int, random: Random) -> Recording:
@@ -367,8 +368,9 @@ def record(variant: Variant, folder: Path, every: int, random: Random) -> Record
     (path,) = folder.glob("segment-*.h5")
     with h5py.File(path, "r") as file:
         kept = [kept_steps(file, take.number) for take in takes]
+        running = file.attrs["fingerprints"] == b"running"
     complete = tuple(replace(take, kept=steps) for take, steps in zip(takes, kept, strict=True))
-    return Recording(variant, path, env.action_space, complete)
+    return Recording(variant, path, env.action_space, complete, running)
 
 
 def record_episode(env: AnyEnv, variant: Variant, number: int, random: Random) -> Take:
@@ -662,7 +664,7 @@ def try_out(recording: Recording, take: Take, kind: str, mutation: Mutation, scr
         take,
         differences(take.sights, sights),
         caught,
-        shows(take.kept, chained=False),
+        shows(take.kept, chained=recording.running),
         other_logs,
     )
 

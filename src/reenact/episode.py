@@ -62,6 +62,7 @@ class EpisodeData:
         ended: how it ended; "nothing" for a reset without a step.
         return_: the sum of its rewards, as logged.
         fingerprints: checksum of the observation by step (0: the reset's).
+        running: whether they are running ones, over all observations up to there.
         error: what the env raised, or None.
     """
 
@@ -73,6 +74,7 @@ class EpisodeData:
     ended: EndedName | Literal["nothing"]
     return_: float
     fingerprints: dict[int, int]
+    running: bool
     error: RaisedError | None
 
 

@@ -5,16 +5,25 @@ Contract: two observations have the same fingerprint if they agree in type, dtyp
 The memory layout of an array does not count. Dicts count by key, in whatever order they were filled.
 Objects that are neither numbers, strings, arrays nor containers count by their type alone, since their
 `repr` may hold an address.
+
+Small observations have a running checksum besides: it begins as the fingerprint of the reset's observation, and
+each step's bytes are folded in, so that where two agree, all observations up to there did. Of 1,607 changes to
+real logs, single checksums every 32 steps missed 60, and running ones none (tools/mutate_log.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
 import numpy as np
+from gymnasium import spaces
 
+SMALL = 4096
+"""Bytes of an observation up to which every one is folded in: that takes 0.1 µs for 16 bytes, 0.6 for 4 kB."""
 _HEADERS_KEPT = 256
 _headers: dict[tuple[np.dtype[np.generic], tuple[int, ...]], int] = {}
 
@@ -26,6 +35,39 @@ def fingerprint(observation: object) -> int:
         if header is not None and observation.flags.c_contiguous:
             return crc32(observation, header)  # type: ignore[arg-type]  # arrays are buffers, not to NumPy's stubs
     return _checksum(observation, 0)
+
+
+def is_small(space: spaces.Space[Any]) -> bool:
+    """Whether all observations of a space are cheap enough for a running checksum."""
+    if isinstance(space, spaces.Discrete):
+        return True
+    if not isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
+        return False
+    return bool(np.prod(space.shape, dtype=np.int64) * np.dtype(space.dtype).itemsize <= SMALL)
+
+
+def frozen(observation: object) -> bytes | int:
+    """Returns what a running checksum keeps of an observation: nothing that the env could change afterwards."""
+    if isinstance(observation, np.ndarray | np.generic) and not observation.dtype.hasobject:
+        return observation.tobytes()
+    if type(observation) is int and -(2**63) <= observation < 2**63:
+        return observation
+    return fingerprint(observation)
+
+
+def fold(running: int, observed: Sequence[bytes | int]) -> int:
+    """Folds observations, as `frozen` gave them, into a running checksum; one by one or all at once is the same."""
+    try:
+        if observed and type(observed[0]) is bytes:
+            return crc32(b"".join(observed), running)  # type: ignore[arg-type]  # raises where one is no bytes
+        ints = array("q", observed)  # type: ignore[type-var]  # raises where one is no int
+        if sys.byteorder == "big":
+            ints.byteswap()
+        return crc32(ints, running)
+    except TypeError:  # bytes and ints together
+        for item in observed:
+            running = crc32(item if isinstance(item, bytes) else item.to_bytes(8, "little", signed=True), running)
+        return running
 
 
 def _checksum(value: object, start: int) -> int:  # noqa: C901, PLR0911  # one case after another

@@ -68,7 +68,9 @@ class EpisodeLog(SegmentLog):
     def started(self, observation: object) -> None:
         """The reset returned."""
         assert self._open is not None  # noqa: S101  # for mypy: begin() made it
-        self._open.fingerprints.extend((0, fingerprint(observation)))
+        self._checksum, self._folded = fingerprint(observation), 0
+        self._open.fingerprints.extend((0, self._checksum))
+        self.tape.observed = [] if self._running else None
         now = time.perf_counter()
         self.running = True
         if len(self.tape.rewards) >= layout.BLOCK_STEPS or now >= self._deadline:
@@ -129,9 +131,11 @@ class EpisodeLog(SegmentLog):
         last_step, last_time = self._last_tick
         if self._durations:
             self._step_durations.append(now - last_time)
+        assert self._open is not None  # noqa: S101  # for mypy: begin() made it
         if self._every and step % self._every == 0:
-            assert self._open is not None  # noqa: S101  # for mypy: begin() made it
-            self._open.fingerprints.extend((step, fingerprint(observation)))
+            self._keep(self._open, step, observation)
+        else:
+            self._fold()  # what waits must not fill the memory
         # an env that turns slow is looked at more often, or `flush_seconds` could pass many times over
         look_every = self._flush_seconds * TICK_SHARE
         self._interval = int(look_every * (step - last_step) / (now - last_time + 1e-9)) or 1
@@ -139,6 +143,12 @@ class EpisodeLog(SegmentLog):
         if len(self.tape.rewards) >= layout.BLOCK_STEPS or now >= self._deadline:
             self.commit()
         self._next_tick(step)
+
+    def _keep(self, entry: Entry, step: int, observation: object) -> None:
+        if self._running:
+            self._note_checksum(entry)
+        else:
+            entry.fingerprints.extend((step, fingerprint(observation)))
 
     def _next_tick(self, step: int) -> None:
         steps = self._every - step % self._every if self._every else layout.BLOCK_STEPS
@@ -164,7 +174,7 @@ class EpisodeLog(SegmentLog):
             self._step_durations.append(now - self._last_tick[1])
             self._last_tick = (0, now)
         self._settle()
-        self._open.fingerprints.extend((self._length, fingerprint(observation)))
+        self._keep(self._open, self._length, observation)
         self._open.info = info
         self._finish(ended, elapsed)
 
@@ -207,7 +217,10 @@ class EpisodeLog(SegmentLog):
     def _finish(self, ended: Ended, elapsed: float) -> None:
         entry = self._open
         assert entry is not None  # noqa: S101  # for mypy: the callers looked
+        if ended is not Ended.NOTHING:
+            self._note_checksum(entry)
         self._open = None
+        self.tape.observed = None
         self.running = False
         self._settled = len(self.tape.rewards)
         self.tape.due = self._settled + 1

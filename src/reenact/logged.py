@@ -197,6 +197,7 @@ class Episode:
             ended=self.ended,  # type: ignore[arg-type]  # a name of Ended, or the row's CRC had failed
             return_=self.return_,
             fingerprints=self._table.reader.fingerprints(self._row),
+            running=self.attributes.get("fingerprints") == "running",
             error=self.error,
         )
 

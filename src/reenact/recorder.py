@@ -15,6 +15,7 @@ import numpy as np
 
 from reenact import folder, jsontags, recipe, script
 from reenact.codec import ActionCodec
+from reenact.fingerprint import frozen, is_small
 from reenact.layout import Ended
 from reenact.log import EpisodeLog
 from reenact.notices import Notices
@@ -118,12 +119,14 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             folder.check_free(self.run, launch, resume=resume)
             for problem in problems:
                 self._notices.say(f"episodes of this env can't be replayed as they are: {problem}")
+        running = is_small(env.observation_space)
         self._log = EpisodeLog(
             self.run,
-            partial(_header, taken, env.action_space, env_id, role),
+            partial(_header, taken, env.action_space, env_id, role, running=running),
             ActionCodec(env.action_space),
             info_keywords=self._info_keywords,
             fingerprint_every=fingerprint_every,
+            running_fingerprints=running,
             durations=step_durations,
             flush_seconds=flush_seconds,
             resume=resume,
@@ -155,6 +158,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         except BaseException as error:
             self._log.raised(error, "step")
             raise
+        observed = tape.observed
+        if observed is not None:
+            observed.append(observation.tobytes() if type(observation) is np.ndarray else frozen(observation))
         rewards = tape.rewards
         rewards.append(reward if type(reward) is tape.reward_type else self._log.number(reward))
         if terminated or truncated:
@@ -293,7 +299,9 @@ def _watched(recorder: weakref.ref[Recorder]) -> Callable[[Any], Any]:
     return step
 
 
-def _header(recipe_: dict[str, Any], action_space: gym.Space[Any], env_id: str, role: str) -> dict[str, str | int]:
+def _header(
+    recipe_: dict[str, Any], action_space: gym.Space[Any], env_id: str, role: str, *, running: bool
+) -> dict[str, str | int]:
     """Returns the attributes of a recorder's segments.
 
     It is no method: what the log keeps of its recorder would keep the recorder from being collected.
@@ -310,5 +318,6 @@ def _header(recipe_: dict[str, Any], action_space: gym.Space[Any], env_id: str, 
         "env_id": env_id,
         "action_space": space,
         "role": role,
+        "fingerprints": "running" if running else "single",
         "batch_width": 1,
     }

@@ -22,6 +22,7 @@ import numpy as np
 from reenact import folder, layout
 from reenact.codec import ActionCodec, DoesNotFit, Leaf
 from reenact.errors import RunError
+from reenact.fingerprint import fold
 from reenact.layout import Ended
 from reenact.pending import Entry, Heap, as_float, row_packer, sealed
 from reenact.process import Process, close_at_exit, this_launch, this_process
@@ -50,6 +51,7 @@ class SegmentLog:
         codec: of the env's action space.
         info_keywords: names of the info values kept.
         fingerprint_every: env steps between fingerprints; 0: only the first and the last.
+        running_fingerprints: whether they are running checksums over all observations.
         durations: whether step durations are kept.
         flush_seconds: a commit is due after so many.
         resume: whether the run of an earlier launch may be continued.
@@ -64,6 +66,7 @@ class SegmentLog:
         *,
         info_keywords: tuple[str, ...],
         fingerprint_every: int,
+        running_fingerprints: bool,
         durations: bool,
         flush_seconds: float,
         resume: bool,
@@ -71,6 +74,8 @@ class SegmentLog:
     ) -> None:
         self.run, self._make_header, self._codec = run, header, codec
         self._info_keywords, self._every, self._durations = info_keywords, fingerprint_every, durations
+        self._running = running_fingerprints
+        self._checksum, self._folded = 0, 0  # of the episode, over the observations of so many steps
         self._flush_seconds, self._resume, self._used_before = flush_seconds, resume, used_before
         self._writer: SegmentWriter | None = None
         self._predecessor, self._gap = -1, False
@@ -275,6 +280,25 @@ class SegmentLog:
         self._length += count
         self._settled = len(rewards)
 
+    def _fold(self) -> bool:
+        """Brings the running checksum up to the last step; returns whether it can be relied on."""
+        observed = self.tape.observed
+        if observed is None:
+            return False
+        steps = self.length - self._folded
+        if len(observed) < steps:  # something raised between two appends
+            self.tape.observed = None
+            return False
+        self._checksum = fold(self._checksum, observed[:steps])
+        self._folded += steps
+        observed.clear()
+        return True
+
+    def _note_checksum(self, entry: Entry) -> None:
+        """Keeps the running checksum as it stands now."""
+        if self._fold() and entry.fingerprints and entry.fingerprints[-2] != self._folded:
+            entry.fingerprints.extend((self._folded, self._checksum))
+
     def _drop(self) -> None:
         """Lets go of what can't be written, so that a training without a disk doesn't fill the memory."""
         if self.running:
@@ -339,6 +363,7 @@ class SegmentLog:
             entry = self._open
             entry.length, entry.total, entry.elapsed = self.length, as_float(self.total), self._elapsed()
             entry.n_actions = self._base + count - entry.first_step
+            self._note_checksum(entry)  # a killed episode ends here
             entry.ended, entry.end_time = Ended.INTERRUPTED, self._now_ns()
             self._advance(writer, entry, committed_rows + len(self._pending), (views, widths), (heap, prints, states))
             open_row = np.frombuffer(self._pack(entry, heap), writer.row_dtype)[0]

@@ -14,6 +14,7 @@ class Tape:
     Attributes:
         actions: of the first leaf, since the last commit: numbers, or the bytes of arrays.
         rewards: since the last commit, as given.
+        observed: each step's observation, frozen, since the running checksum last took them in; None: there is none.
         fast_type: what an action's type must be to be kept without a closer look, or None.
         fast_dtype: for arrays, their dtype …
         fast_shape: … and shape.
@@ -21,11 +22,12 @@ class Tape:
         due: how many rewards there are when something is due: a fingerprint, a look at the clock, a commit.
     """
 
-    __slots__ = ("actions", "due", "fast_dtype", "fast_shape", "fast_type", "reward_type", "rewards")
+    __slots__ = ("actions", "due", "fast_dtype", "fast_shape", "fast_type", "observed", "reward_type", "rewards")
 
     def __init__(self) -> None:
         self.actions: list[Any] = []
         self.rewards: list[Any] = []
+        self.observed: list[bytes | int] | None = None
         self.fast_type: type | None = None
         self.fast_dtype: np.dtype[Any] | None = None
         self.fast_shape: tuple[int, ...] | None = None
