@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reenact.episode import Divergence, Origin, RaisedError, ReplayResult
+    from reenact.checking import Check, Tally, check
+    from reenact.episode import Attempt, Divergence, Origin, RaisedError, ReplayResult
     from reenact.errors import (
         DamagedError,
         EpisodeNotFoundError,
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from reenact.run import Run, Segment, open_run
 
 _HOMES = {
+    "Check": "checking",
+    "Tally": "checking",
+    "check": "checking",
+    "Attempt": "episode",
     "Divergence": "episode",
     "Origin": "episode",
     "RaisedError": "episode",
@@ -60,6 +65,7 @@ __all__ = [  # noqa: RUF022  # what a user meets first comes first
     "open_run",
     "replay",
     "verify",
+    "check",
     "Run",
     "Segment",
     "Episode",
@@ -67,6 +73,9 @@ __all__ = [  # noqa: RUF022  # what a user meets first comes first
     "RaisedError",
     "ReplayResult",
     "Divergence",
+    "Attempt",
+    "Check",
+    "Tally",
     "ReenactError",
     "RunError",
     "RunNotFoundError",

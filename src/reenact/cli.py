@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from click._termui_impl import ProgressBar
 
+    from reenact.checking import Check
     from reenact.episode import ReplayResult
     from reenact.run import Run
 
@@ -172,6 +173,55 @@ def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **opti
     for line in listing.notes(opened):
         click.echo(line, err=True)
     return _EXACT
+
+
+@reenact.command()
+@click.argument("env_id", required=False)
+@click.option("--kwargs", metavar="JSON", default="{}", help="Arguments for gymnasium.make.")
+@click.option("--env", metavar="CODE", help="module:factory or file.py:factory that makes the env, instead of an id.")
+@click.option(
+    "--episodes", metavar="N", type=click.IntRange(min=2), default=5, help="How many to record.  [default: 5]"
+)
+@click.option("--json", "as_json", is_flag=True, help="All that was found, as one JSON object.")
+def check(env_id: str | None, kwargs: str, env: str | None, episodes: int, as_json: bool) -> int:  # click's
+    """Record a few random episodes of ENV_ID, and see whether they replay; before a training, in a minute."""
+    from reenact import checking
+
+    try:
+        arguments = json.loads(kwargs)
+    except ValueError as error:
+        raise click.BadParameter(f"expected a JSON object, found {kwargs!r}: {error}", param_hint="--kwargs") from error
+    if not isinstance(arguments, dict):
+        raise click.BadParameter(f"expected a JSON object, found {kwargs!r}", param_hint="--kwargs")
+    found = checking.check(
+        env_id, kwargs=arguments, env=env, episodes=episodes, tell=lambda line: click.echo(line, err=True)
+    )
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        _print_check(found)
+    return _EXACT if found.replays else _NOT_EXACT
+
+
+def _print_check(found: Check) -> None:
+    for title, tallies in (("origin", found.tallies), ("with reseed=True", found.reseeded)):
+        rows: dict[str, dict[str, object]] = {}
+        for one in tallies:
+            row = rows.setdefault(one.rung, {title: one.rung, "undrawn": "-", "drawn": "-", "where it differs": ""})
+            if one.tried:
+                row["drawn" if one.rendered else "undrawn"] = f"{one.exact} of {one.tried}"
+            row["where it differs"] = row["where it differs"] or one.told or ""
+        if rows:
+            _print(list(rows.values()), "table")
+            click.echo()
+    names = ("reset", "seeded reset", "step", "render")
+    costs = [f"{name} {found.cost_s[name] * 1e6:,.0f} µs" for name in names if name in found.cost_s]
+    click.echo(f"{found.env}: {found.episodes} episodes, {found.steps} steps; {', '.join(costs)}")
+    for line in found.notices:
+        click.echo(f"noticed: {line}")
+    click.echo("write:" if found.replays else "result:")
+    for line in found.advice:
+        click.echo(f"    {line}")
 
 
 @reenact.command()

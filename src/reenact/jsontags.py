@@ -54,9 +54,12 @@ def dumps(value: object) -> str:
     """Writes a value as compact JSON.
 
     Raises:
-        TypeError: a part of it is of a type that does not round-trip.
+        TypeError: a part of it is of a type that does not round-trip, or it holds itself.
     """
-    return json.dumps(_tag(value), separators=(",", ":"), allow_nan=False)
+    try:
+        return json.dumps(_tag(value), separators=(",", ":"), allow_nan=False)
+    except RecursionError as error:
+        raise TypeError("what holds itself can't be written as JSON") from error
 
 
 def loads(text: str | bytes, load: Load | None = None) -> Any:
@@ -118,7 +121,7 @@ def _tag(value: object) -> object:  # noqa: C901  # one case after another
 
 
 def _tag_numpy(value: object) -> object | None:
-    if isinstance(value, np.dtype) and not value.hasobject and value.names is None:
+    if isinstance(value, np.dtype) and value.subdtype is None and not value.hasobject and value.names is None:
         return {"$dtype": value.str}
     if isinstance(value, type) and issubclass(value, np.generic):  # np.float32 itself, given as a dtype
         return {"$callable": f"numpy:{value.__name__}"}
@@ -176,7 +179,10 @@ def _untag(value: Any, load: Load | None) -> Any:  # noqa: C901, PLR0911, PLR091
             flat = np.frombuffer(base64.b64decode(content, validate=True), _plain_dtype(value["dtype"]))
             return flat.reshape(value["shape"]).copy()
         case "$scalar":
-            return np.frombuffer(base64.b64decode(content, validate=True), _plain_dtype(value["dtype"]))[0]
+            dtype = _plain_dtype(value["dtype"])
+            if not dtype.itemsize:  # an empty text
+                return dtype.type()
+            return np.frombuffer(base64.b64decode(content, validate=True), dtype)[0]
         case "$space":
             if content not in _SPACE_ARGUMENTS:
                 raise ValueError(f"unknown space {content!r}")

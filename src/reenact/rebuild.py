@@ -6,21 +6,24 @@ from the local registry or from a package in `TABLE`, its wrappers from Gymnasiu
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import re
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from reenact import jsontags, script, usercode
-from reenact.errors import RecipeError, SelectionError, UntrustedError
+from reenact.errors import RecipeError, ReenactError, SelectionError, UntrustedError
 from reenact.recipe import STAND_IN, WITHOUT_EFFECT, Env, class_name, wrappers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TABLE = {
     "ALE/": "ale_py",
@@ -59,7 +62,7 @@ class Permissions:
 
     Attributes:
         trust: it is treated like one's own.
-        imports: packages that its recipe may import.
+        imports: packages that it may import for its env's id and its wrappers.
     """
 
     trust: bool = False
@@ -89,17 +92,19 @@ def rebuild(text: str, *, mine: bool, render_mode: str | None, permissions: Perm
     if mine:  # from where they were, after all that is importable anyway
         sys.path += [path for path in raw.get("paths", []) if path not in sys.path]
     if raw.get("factory") is not None:
-        factory = recipe.load(raw["factory"])
-        made: Env = factory(render_mode=render_mode)
+        made: Env = recipe.factory()(render_mode=render_mode)
         return made
-    spec = recipe.spec()
-    bare = EnvSpec(spec.id, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True)
-    kwargs = recipe.arguments(raw["kwargs"])
-    modes = _render_modes(spec)
-    if render_mode is not None and modes is not None and render_mode not in modes:
-        raise RecipeError(f"{spec.id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}")
-    env = gym.make(bare, render_mode=render_mode, **kwargs) if render_mode else gym.make(bare, **kwargs)
-    return recipe.wrapped(env)
+    try:
+        return recipe.make(render_mode)
+    except (ReenactError, gym.error.DependencyNotInstalled):
+        raise
+    except Exception as error:
+        if mine:
+            raise  # the user's own code
+        what = f"{type(error).__name__}: {error}"
+        raise RecipeError(
+            f"{raw['id']!r} can't be made as this log, not recorded by you, says: {what!r:.200}"
+        ) from error
 
 
 class _Recipe:
@@ -107,8 +112,33 @@ class _Recipe:
 
     def __init__(self, raw: dict[str, Any], *, mine: bool, permissions: Permissions) -> None:
         self._raw, self._free = raw, mine or permissions.trust
-        self._trusted = _TRUSTED | {name.partition(".")[0] for name in permissions.imports}
         self._imports = permissions.imports
+        self._importable = _TRUSTED | {name.partition(".")[0] for name in permissions.imports}
+
+    def factory(self) -> Callable[..., Any]:
+        """Imports the factory that stands in for all the rest; a stranger's can't be one."""
+        name = str(self._raw["factory"])
+        if not self._free:
+            raise UntrustedError(_refusal(f"the factory {name!r}"))
+        found: Callable[..., Any] = self.load(name)
+        return found
+
+    def make(self, render_mode: str | None) -> Env:
+        """Makes the env with the wrappers that the recipe has."""
+        spec = self.spec()
+        bare = EnvSpec(spec.id, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True)
+        kwargs = self.arguments(self._raw["kwargs"])
+        modes = _render_modes(spec)
+        if render_mode is not None and modes is not None and render_mode not in modes:
+            raise RecipeError(
+                f"{spec.id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}"
+            )
+        env = gym.make(bare, render_mode=render_mode, **kwargs) if render_mode else gym.make(bare, **kwargs)
+        try:
+            return self.wrapped(env)
+        except BaseException:
+            env.close()
+            raise
 
     def wrapped(self, env: Env) -> Env:
         """Puts the wrappers around an env that stand in the recipe; those that its entry point made are there."""
@@ -120,7 +150,7 @@ class _Recipe:
             outer = outer[len(made) :]  # recorded without the wrapper of Gymnasium's that tells them apart
         elif inner != made:
             raise RecipeError(
-                f"{self._raw['id']} is made here with the wrappers {', '.join(made) or 'none'}, "
+                f"{self._raw['id']!r} is made here with the wrappers {', '.join(made) or 'none'}, "
                 f"where the log has {', '.join(inner) or 'none'}: {STAND_IN}"
             )
         for wrapper in outer:
@@ -128,49 +158,53 @@ class _Recipe:
                 continue  # no recipe of ours has them, and a stranger's RecordVideo would write files
             maker: Any = self.load(wrapper["entry_point"])
             if not (isinstance(maker, type) and issubclass(maker, gym.Wrapper)):
-                raise RecipeError(f"{wrapper['entry_point']} is no gymnasium.Wrapper: {STAND_IN}")
+                raise RecipeError(f"{wrapper['entry_point']!r} is no gymnasium.Wrapper: {STAND_IN}")
             env = maker(env, **self.arguments(wrapper["kwargs"]))
         return env
 
     def spec(self) -> EnvSpec:
         """Finds the env's registration, importing what may be imported for it."""
         raw = self._raw
-        env_id, entry_point = str(raw["id"]), raw["entry_point"]
+        env_id, entry_point = str(raw["id"]), raw.get("entry_point")
         if self._free and isinstance(entry_point, str) and entry_point.startswith("__main__:"):
             return EnvSpec(env_id, entry_point=self.load(entry_point))
         if not self._free and env_id.startswith("GymV2"):  # makes any env of the old gym, by a name of its own
-            raise UntrustedError(_refusal(f"an env of the old gym by way of {env_id}"))
-        if env_id not in gym.registry:
-            self._register(env_id)
+            raise UntrustedError(_refusal(f"an env of the old gym by way of {env_id!r}"))
+        missing = [] if env_id in gym.registry else self._register(env_id)
         if env_id in gym.registry:
             return gym.registry[env_id]
         if self._free and isinstance(entry_point, str):
             return EnvSpec(env_id, entry_point=entry_point)
-        if self._free:
-            raise RecipeError(f"no env {env_id!r} is registered here, nor by {', '.join(raw['modules'])}: {STAND_IN}")
+        if self._free or missing:
+            why = f": {'; '.join(missing)}" if missing else f", nor by {', '.join(raw['modules'])}"
+            raise RecipeError(f"no env {env_id!r} is registered here{why}: {STAND_IN}")
         wanted = sorted({*raw["modules"], *([entry_point.partition(":")[0]] if entry_point else [])})
-        raise UntrustedError(_refusal(f"{', '.join(wanted)} for the env {env_id!r}, which is not registered here"))
+        raise UntrustedError(_refusal(f"{', '.join(map(repr, wanted))} for the env {env_id!r}, not registered here"))
 
-    def _register(self, env_id: str) -> None:
+    def _register(self, env_id: str) -> list[str]:
+        """Imports what may register the id, one after another; returns why some could not be."""
         allowed = [package for prefix, package in TABLE.items() if env_id.startswith(prefix)]
         allowed += list(self._imports)
         if self._free:
             allowed += [str(module) for module in self._raw["modules"] if module not in script.NAMES]
+        missing = []
         for module in allowed:
             try:
-                importlib.import_module(module)
-            except ImportError:
-                continue
+                usercode.import_module(module)
+            except (ImportError, SelectionError) as error:
+                missing.append(f"{module!r} can't be imported ({error})")
             if env_id in gym.registry:
-                return
+                break
+        return missing
 
     def load(self, name: str) -> Any:
         """Imports what a recipe names, as "module:qualified.name" or "path/to/file.py:name"."""
         module, _, qualified = name.rpartition(":")
-        if not module or not qualified:
+        if not (module.endswith(".py") and qualified) and not _NAME.fullmatch(name):
             raise RecipeError(f"the log's recipe names {name!r}, expected module:name: {STAND_IN}")
         # a package's __main__ is a program: importing it runs it
-        if not self._free and (module.partition(".")[0] not in self._trusted or "__main__" in module):
+        known = module.partition(".")[0] in self._importable and not module.endswith(".py")
+        if not self._free and (not known or "__main__" in module):
             raise UntrustedError(_refusal(repr(name)))
         if module in script.NAMES:
             return script.find(qualified, self._raw.get("main"))
@@ -180,11 +214,11 @@ class _Recipe:
             except SelectionError as error:
                 raise RecipeError(f"{error}: {STAND_IN}") from error
         try:
-            found: Any = importlib.import_module(module)
+            found: Any = usercode.import_module(module)
             for part in qualified.split("."):
                 found = getattr(found, part)
-        except (ImportError, AttributeError) as error:
-            raise RecipeError(f"{name} can't be imported here ({error}): {STAND_IN}") from error
+        except (ImportError, AttributeError, SelectionError) as error:
+            raise RecipeError(f"{name!r} can't be imported here ({error}): {STAND_IN}") from error
         if not self._free and getattr(found, "__module__", None) != module:
             raise UntrustedError(f"this log was not recorded by you, and {name!r} is not what it says: {STAND_IN}")
         if not self._free and not (isinstance(found, type) and issubclass(found, gym.Wrapper)):
@@ -193,21 +227,31 @@ class _Recipe:
 
     def arguments(self, value: object) -> dict[str, Any]:
         """Reads the arguments of an env or a wrapper."""
-        if not self._free:
-            _refuse_names(value, self._trusted)
         try:
             found = jsontags.loads(json.dumps(value), self.load)
         except ValueError as error:
             raise RecipeError(f"the log's recipe has arguments that can't be read: {error}") from error
         if not isinstance(found, dict):
             raise RecipeError("the log's recipe has arguments that are no dict")
+        if not self._free:
+            _refuse_names(found)
         return found
 
 
 def _code_of(raw: dict[str, Any]) -> str:
     """Names the code that following a recipe runs."""
-    names = [raw.get("factory"), raw["entry_point"] or raw["id"], *(one["entry_point"] for one in raw["wrappers"])]
-    return ", ".join(str(name) for name in names if name)
+    if raw.get("factory") is not None:
+        names = [raw["factory"]]
+    else:
+        names = [raw.get("entry_point") or raw["id"], *raw["modules"]]
+        names += [wrapper["entry_point"] for wrapper in raw["wrappers"]]
+        names += _CALLABLE.findall(json.dumps([raw["kwargs"], raw["wrappers"]]))
+    if isinstance(raw.get("main"), dict) and any(name.partition(":")[0] in script.NAMES for name in names):
+        names.append(str(raw["main"].get("path")))
+    return ", ".join(repr(name) for name in dict.fromkeys(names))
+
+
+_CALLABLE = re.compile(r'"\$callable": "([^"]*)"')
 
 
 def _refusal(what: str) -> str:
@@ -217,22 +261,27 @@ def _refusal(what: str) -> str:
     )
 
 
+_NAME = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 _PYTHON_NAME = re.compile(r"([A-Za-z_]\w*)(?:[.:][A-Za-z_]\w*)+")
 
 
-def _refuse_names(value: object, trusted: frozenset[str]) -> None:
+def _refuse_names(value: object) -> None:
     """Refuses text that names something importable: some envs import what their arguments name (highway-env)."""
     waiting = [value]
     while waiting:
         part = waiting.pop()
+        if isinstance(part, np.ndarray | np.generic) and part.dtype.kind in "SU":
+            part = part.tolist()  # text in the form of arrays is text
         if isinstance(part, dict):
             waiting += [*part.keys(), *part.values()]
-        elif isinstance(part, list):
+        elif isinstance(part, list | tuple):
             waiting += part
-        elif isinstance(part, str) and (match := _PYTHON_NAME.fullmatch(part)):
+        elif isinstance(part, bytes):
+            waiting.append(part.decode("utf-8", "replace"))
+        elif isinstance(part, str) and (match := _PYTHON_NAME.fullmatch(part.strip())):
             root = match[1]
             known = root in sys.modules or root in sys.stdlib_module_names or importlib.util.find_spec(root) is not None
-            if root not in trusted and known and not part.startswith("numpy:"):
+            if known and root not in _TRUSTED:
                 raise UntrustedError(_refusal(repr(part)))
 
 
@@ -259,10 +308,10 @@ def _checked(text: str) -> dict[str, Any]:
     if raw["id"] is None:
         raise RecipeError(f"the env was made without gymnasium.make: {STAND_IN}")
     if raw["kwargs"] is None:
-        raise RecipeError(f"{raw['id']}'s arguments could not be kept: {STAND_IN}")
+        raise RecipeError(f"the arguments of {raw['id']!r} could not be kept: {STAND_IN}")
     for wrapper in raw["wrappers"]:
         if wrapper["kwargs"] is None:
-            raise RecipeError(f"{wrapper['entry_point']} did not record its arguments: {STAND_IN}")
+            raise RecipeError(f"{wrapper['entry_point']!r} did not record its arguments: {STAND_IN}")
     found: dict[str, Any] = raw
     return found
 
@@ -272,7 +321,7 @@ def _render_modes(spec: EnvSpec) -> list[str] | None:
         creator = spec.entry_point if callable(spec.entry_point) else gym.envs.registration.load_env_creator(
             str(spec.entry_point)
         )  # fmt: skip
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"{spec.id} can't be imported here: {error}") from error
     found = getattr(creator, "metadata", None)
     return list(found.get("render_modes", [])) if isinstance(found, dict) else None

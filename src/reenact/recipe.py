@@ -58,8 +58,6 @@ _OF_MAKE = frozenset({"gymnasium.wrappers.common:PassiveEnvChecker", "gymnasium.
 STAND_IN = "replay with --env module:factory"
 _STAND_IN = 'pass factory="my_envs:make" to the recorder, or replay with --env module:factory'
 _WAY_OUT = f"record below it, {_STAND_IN}"
-_SCRIPT = "a part of it is defined in"
-
 
 inert: ContextVar[bool] = ContextVar("reenact_inert", default=False)
 """Set while a replay builds an env: a recorder in the user's factory must not record it."""
@@ -85,12 +83,17 @@ def take(env: Env, factory: str | EnvFactory | None = None) -> tuple[dict[str, A
     recipe |= {"factory": _factory_name(factory), "doubts": []}
     _take_env(base, recipe, problems)
     _take_wrappers(env, recipe, problems)
-    named = _modules(recipe)
-    if named & script.NAMES:
-        _take_script(recipe, problems)
-    recipe["paths"] = sorted({folder for name in named if (folder := _own_folder(name)) is not None})
-    if factory is not None:
-        problems = [problem for problem in problems if problem.startswith(_SCRIPT)]
+    if factory is not None:  # the only thing that a replay follows
+        problems = []
+    named = _named(recipe)
+    in_script = {name.partition(".")[0] for module, name in named if module in script.NAMES}
+    if in_script:
+        recipe["main"] = script.describe()
+        obstacle = script.obstacle(recipe["main"], in_script - {""})
+        if obstacle is not None:
+            problems.append(f"a part of it is defined in {obstacle}")
+    packages = {module.partition(".")[0] for module, _ in named if not module.endswith(".py")}
+    recipe["paths"] = sorted({folder for name in packages if (folder := _own_folder(name)) is not None})
     return recipe, problems
 
 
@@ -127,9 +130,9 @@ def _take_wrappers(env: Env, recipe: dict[str, Any], problems: list[str]) -> Non
         if at < inner:
             recipe["wrappers"].append({"entry_point": name, "kwargs": {}, "inner": True})
             continue
-        saved = getattr(wrapper, "_saved_kwargs", None)
+        saved = _saved(wrapper)
         entry: dict[str, Any] = {"entry_point": name, "kwargs": None}
-        if isinstance(saved, dict):
+        if saved is not None:
             entry["kwargs"] = _arguments(type(wrapper).__name__, saved, problems, leave_out=("env",))
         else:
             entry["kwargs"] = _inferred(wrapper, recipe["doubts"])
@@ -138,6 +141,18 @@ def _take_wrappers(env: Env, recipe: dict[str, Any], problems: list[str]) -> Non
         if "<locals>" in name:
             problems.append(f"{type(wrapper).__name__} is defined inside a function: {_WAY_OUT}")
         recipe["wrappers"].append(entry)
+
+
+def _saved(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> dict[str, Any] | None:
+    """Returns the arguments that a wrapper recorded; None where there are none, or they are its base class's."""
+    saved = getattr(wrapper, "_saved_kwargs", None)
+    if not isinstance(saved, dict):
+        return None
+    _, _, *others = inspect.signature(type(wrapper).__init__).parameters.values()
+    named = {one.name for one in others if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    needed = {one.name for one in others if one.name in named and one.default is one.empty}
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in others)
+    return saved if needed <= saved.keys() and (open_ended or saved.keys() <= named | {"env"}) else None
 
 
 def _inferred(wrapper: gym.Wrapper[Any, Any, Any, Any], doubts: list[str]) -> dict[str, Any] | None:
@@ -161,18 +176,6 @@ def _inferred(wrapper: gym.Wrapper[Any, Any, Any, Any], doubts: list[str]) -> di
     return _arguments(type(wrapper).__name__, found, [], leave_out=())
 
 
-def _take_script(recipe: dict[str, Any], problems: list[str]) -> None:
-    """Keeps where the training script is, which defines a part of the env."""
-    recipe["main"] = main = script.describe()
-    if main is None:
-        problems.append(f"{_SCRIPT} a notebook or a console, and replays only there: move it to a module of its own")
-        return
-    path = Path(str(main["path"]))
-    line = script.training_line(path)
-    if line is not None:
-        problems.append(f"{_SCRIPT} the training script: {script.unguarded(path, line)}")
-
-
 def _factory_name(factory: str | EnvFactory | None) -> str | None:
     """Returns the name under which a replay will find the user's factory.
 
@@ -186,24 +189,24 @@ def _factory_name(factory: str | EnvFactory | None) -> str | None:
         if name is None:
             raise RecipeError(f'factory {factory!r} can\'t be imported by name: give one like "my_envs:make"')
         return name.replace("__mp_main__:", "__main__:")
+    module, _, attribute = factory.rpartition(":")
+    main, source = script.describe(), usercode.source_of(module)
+    if main is not None and source is not None and str(source.resolve()) == main["path"]:
+        module = "__main__"  # it is running: loaded again, it would train again
+    elif module.endswith(".py"):
+        module = str(Path(module).resolve())
     try:
-        usercode.load(factory)
+        usercode.load(f"{module}:{attribute}")
     except SelectionError as error:
         raise RecipeError(f"factory {factory!r} can't be found: {error}") from error
-    return (
-        str(Path(factory.rpartition(":")[0]).resolve()) + ":" + factory.rpartition(":")[2]
-        if ".py:" in factory
-        else factory
-    )
+    return f"{module}:{attribute}"
 
 
 def versions(recipe: dict[str, Any]) -> dict[str, str]:
     """Returns the versions that an episode may depend on: of Python, Gymnasium, the env's package."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     packages = {"reenact", "gymnasium", "numpy", *(module.partition(".")[0] for module in recipe["modules"])}
-    packages |= {
-        name for name in ("mujoco", "dm_control", "Box2D", "ale_py", "pygame", "pybullet") if name in sys.modules
-    }
+    packages |= {name for name in _SIMULATORS if name in sys.modules}
     for name in sorted(packages):
         for distribution in (name, *_OTHER_NAMES.get(name, ())):
             version = _version(distribution)
@@ -225,12 +228,20 @@ def changed(recorded: dict[str, str]) -> dict[str, tuple[str, str]]:
 
 
 def read(text: str) -> dict[str, Any]:
-    """Returns a recipe as it was written; {} where it is none."""
+    """Returns a recipe as it was written, its doubts fit to be shown; {} where it is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    doubts = found.get("doubts")
+    told = (
+        [doubt for doubt in doubts if isinstance(doubt, str) and doubt.isprintable()]
+        if isinstance(doubts, list)
+        else []
+    )
+    return {**found, "doubts": told}
 
 
 _SIMULATORS = ("mujoco", "dm_control", "Box2D", "ale_py", "pygame", "pybullet")
@@ -248,7 +259,7 @@ def _version(distribution: str) -> str | None:
 
 def sign(text: str) -> str:
     """Returns the signature of a recipe's text under this user's key."""
-    return hmac.new(_key(), text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(_key(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
 def is_mine(text: str, signature: str) -> bool:
@@ -274,34 +285,37 @@ def _module_of(found: object) -> str:
     return "__main__" if module in script.NAMES else module
 
 
-def _modules(recipe: dict[str, Any]) -> set[str]:
-    """Returns the modules that a recipe names, wherever in it."""
-    names = [
-        *recipe["modules"],
-        *(wrapper["entry_point"].partition(":")[0] for wrapper in recipe["wrappers"]),
-    ]
-    names += [recipe[part].partition(":")[0] for part in ("entry_point", "factory") if recipe[part]]
-    arguments = [recipe["kwargs"], *(wrapper["kwargs"] for wrapper in recipe["wrappers"])]
-    parts = [json.loads(jsontags.dumps(arguments))]
+def _named(recipe: dict[str, Any]) -> set[tuple[str, str]]:
+    """Returns what a replay of the recipe will import: module and qualified name, "" for the module alone."""
+    if recipe["factory"]:
+        module, _, name = recipe["factory"].rpartition(":")
+        return {(module, name)}
+    names = [*recipe["modules"], recipe["entry_point"] or ""]
+    names += [wrapper["entry_point"] for wrapper in recipe["wrappers"] if not wrapper.get("inner")]
+    parts = [json.loads(jsontags.dumps([recipe["kwargs"], *(wrapper["kwargs"] for wrapper in recipe["wrappers"])]))]
     while parts:
         part = parts.pop()
         if isinstance(part, dict):
             parts += part.values()
-            if isinstance(part.get("$callable"), str):
-                names.append(part["$callable"].partition(":")[0])
+            names += [part["$callable"]] if isinstance(part.get("$callable"), str) else []
         elif isinstance(part, list):
             parts += part
-    return {name.partition(".")[0] for name in names if not name.endswith(".py")}
+    return {(module, name) for module, _, name in (name.partition(":") for name in names)}
+
+
+_INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
+"""Of `sysconfig`'s paths: "data" is the prefix, below which one's own folders may lie."""
 
 
 def _own_folder(package: str) -> str | None:
     """Returns the folder that the user's own module was imported from; None for an installed one."""
-    file = getattr(sys.modules.get(package), "__file__", None)
-    if file is None or package == "__main__":
+    module = sys.modules.get(package)
+    inside = [*getattr(module, "__path__", [])]  # of a package, which need have no __init__.py
+    file = inside[0] if inside else getattr(module, "__file__", None)
+    if file is None or package in script.NAMES:
         return None
-    path = Path(file).resolve()
-    folder = path.parent.parent if path.name == "__init__.py" else path.parent
-    installed = {Path(found).resolve() for found in sysconfig.get_paths().values()}
+    folder = Path(file).resolve().parent
+    installed = {Path(sysconfig.get_paths()[name]).resolve() for name in _INSTALLED}
     return None if installed & {folder, *folder.parents} else str(folder)
 
 
@@ -332,8 +346,10 @@ def _key_in(state: str) -> bytes:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = path.with_name(f".key.{os.getpid()}")
+        if path.exists() and path.stat().st_size != _KEY_BYTES:  # a crash lost it: an empty one is anybody's
+            path.unlink()
         if not path.exists():
-            partial.write_bytes(secrets.token_bytes(32))
+            partial.write_bytes(secrets.token_bytes(_KEY_BYTES))
             partial.chmod(0o600)
             try:
                 os.link(partial, path)  # of two processes, both end up with the first one's
@@ -348,4 +364,5 @@ def _key_in(state: str) -> bytes:
         return _PROCESS_KEY
 
 
-_PROCESS_KEY = secrets.token_bytes(32)
+_KEY_BYTES = 32
+_PROCESS_KEY = secrets.token_bytes(_KEY_BYTES)
