@@ -23,7 +23,7 @@ from reenact.errors import RecipeError, ReenactError, SelectionError, UntrustedE
 from reenact.recipe import STAND_IN, WITHOUT_EFFECT, Env, class_name, wrappers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 TABLE = {
     "ALE/": "ale_py",
@@ -70,6 +70,23 @@ class Permissions:
 
 
 NONE = Permissions()
+
+
+def register(env_id: str, others: Iterable[str] = ()) -> list[str]:
+    """Imports what may register an id, until it is registered: the package in `TABLE`, then the others.
+
+    Returns:
+        Why some could not be imported.
+    """
+    missing = []
+    for module in (*(package for prefix, package in TABLE.items() if env_id.startswith(prefix)), *others):
+        if env_id in gym.registry:
+            break
+        try:
+            usercode.import_module(module)
+        except (ImportError, SelectionError) as error:
+            missing.append(f"{module!r} can't be imported ({error})")
+    return missing
 
 
 def rebuild(text: str, *, mine: bool, render_mode: str | None, permissions: Permissions = NONE) -> Env:
@@ -182,20 +199,8 @@ class _Recipe:
         raise UntrustedError(_refusal(f"{', '.join(map(repr, wanted))} for the env {env_id!r}, not registered here"))
 
     def _register(self, env_id: str) -> list[str]:
-        """Imports what may register the id, one after another; returns why some could not be."""
-        allowed = [package for prefix, package in TABLE.items() if env_id.startswith(prefix)]
-        allowed += list(self._imports)
-        if self._free:
-            allowed += [str(module) for module in self._raw["modules"] if module not in script.NAMES]
-        missing = []
-        for module in allowed:
-            try:
-                usercode.import_module(module)
-            except (ImportError, SelectionError) as error:
-                missing.append(f"{module!r} can't be imported ({error})")
-            if env_id in gym.registry:
-                break
-        return missing
+        named = [str(module) for module in self._raw["modules"] if module not in script.NAMES] if self._free else []
+        return register(env_id, (*self._imports, *named))
 
     def load(self, name: str) -> Any:
         """Imports what a recipe names, as "module:qualified.name" or "path/to/file.py:name"."""
