@@ -10,6 +10,8 @@ import sys
 import reenact
 
 NAMES = [
+    "Attempt",
+    "Check",
     "DamagedError",
     "Divergence",
     "Episode",
@@ -27,9 +29,11 @@ NAMES = [
     "RunNotFoundError",
     "Segment",
     "SelectionError",
+    "Tally",
     "UntrustedError",
     "VideoError",
     "VideoExistsError",
+    "check",
     "open_run",
     "replay",
     "verify",

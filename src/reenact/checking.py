@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from reenact import jsontags, rebuild, render, usercode
+from reenact import jsontags, rebuild, render, usercode, video
 from reenact.errors import RecipeError, ReenactError, SelectionError
 from reenact.recorder import Recorder
 from reenact.run import open_run
@@ -102,6 +102,7 @@ class _Task:
     factory: str | None
     episodes: int
     reseed: bool = False
+    undrawn: str | None = None  # why no frame can be had of it
     found: dict[str, Any] = field(default_factory=dict)
 
     def make(self, render_mode: str | None) -> gym.Env[Any, Any]:
@@ -143,15 +144,16 @@ def check(
         task = _Task(f"{scratch}/run", env_id, jsontags.dumps(kwargs or {}), env, episodes)
         tell("recording …")
         recorded = _child("record", task)
+        task.undrawn = recorded["undrawn"]
         tell("replaying …")
         tallies = _tallies(_child("replay", task))
         reseeded: tuple[Tally, ...] = ()
-        if not _all_exact(tallies):
+        if not _all_exact(tallies, rendered=False):
             tell("recording and replaying with reseed=True …")
             task.folder, task.reseed = f"{scratch}/reseeded", True
             _child("record", task)
             reseeded = _tallies(_child("replay", task))
-    advice, replays = _advice(tallies, reseeded)
+    advice, replays = _advice(tallies, reseeded, task.undrawn)
     return Check(
         env=env_id or str(env),
         episodes=episodes,
@@ -193,38 +195,41 @@ def _tallies(found: dict[str, Any]) -> tuple[Tally, ...]:
     return tuple(Tally(**tally) for tally in found["tallies"])
 
 
-def _all_exact(tallies: tuple[Tally, ...], *, rendered: bool | None = None) -> bool:
-    mine = [one for one in tallies if one.rung == TOGETHER and rendered in (None, one.rendered)]
+def _all_exact(tallies: tuple[Tally, ...], *, rendered: bool) -> bool:
+    mine = [one for one in tallies if one.rung == TOGETHER and one.rendered is rendered]
     return all(one.exact == one.tried for one in mine) and any(one.tried for one in mine)
 
 
-def _advice(tallies: tuple[Tally, ...], reseeded: tuple[Tally, ...]) -> tuple[tuple[str, ...], bool]:
-    plain = 'env = reenact.Recorder(env, run="runs/…")'
-    seeded = 'env = reenact.Recorder(env, run="runs/…", reseed=True)'
-    if _all_exact(tallies):
-        alone = sum(one.exact for one in tallies if one.rung in _ALONE)
-        if alone >= sum(one.tried for one in tallies if one.rung == TOGETHER):
-            return (plain,), True
-        return (plain, "alone, in a fresh env, not all episodes are exact; chained from earlier ones all are"), True
-    if _all_exact(reseeded):
-        return (seeded,), True
-    line = plain if _all_exact(tallies, rendered=False) else seeded if _all_exact(reseeded, rendered=False) else None
-    drawn = next((one for one in reseeded or tallies if one.rung == TOGETHER and one.rendered), None)
-    if line is None:
-        last = next(one for one in tallies if one.rung == TOGETHER)
-        why = "; ".join(filter(None, (last.told, last.cause)))
-        return (f"no way was found in which all episodes replay: {why}",), False
-    why = "; ".join(filter(None, (drawn.told, drawn.cause))) if drawn is not None else ""
-    if drawn is not None and not drawn.tried:
-        return (line, f"it replays, but can't be drawn: {why}"), True
-    return (line, f"it replays undrawn; videos will be marked as diverged: {why}"), True
+def _advice(
+    tallies: tuple[Tally, ...], reseeded: tuple[Tally, ...], undrawn: str | None
+) -> tuple[tuple[str, ...], bool]:
+    """Returns what to write in the script and to know of it, and whether all episodes replay then."""
+    for mine, options in ((tallies, ""), (reseeded, ", reseed=True")):
+        if not _all_exact(mine, rendered=False):
+            continue
+        notes = []
+        alone = sum(one.exact for one in mine if one.rung in _ALONE and not one.rendered)
+        if alone < sum(one.tried for one in mine if one.rung == TOGETHER and not one.rendered):
+            notes.append("alone, in a fresh env, not all episodes are exact; chained from earlier ones all are")
+        if undrawn is not None:
+            notes.append(f"it can't be drawn: {undrawn}")
+        elif not _all_exact(mine, rendered=True):
+            notes.append(f"undrawn it replays; its videos would be marked as diverged: {_why(mine, rendered=True)}")
+        return (f'env = reenact.Recorder(env, run="runs/…"{options})', *notes), True
+    return (f"no way was found in which all episodes replay: {_why(tallies, rendered=False)}",), False
+
+
+def _why(tallies: tuple[Tally, ...], *, rendered: bool) -> str:
+    found = next(one for one in tallies if one.rung == TOGETHER and one.rendered is rendered)
+    return "; ".join(filter(None, (found.told, found.cause)))
 
 
 # ---- in the child processes
 
 
 def _record(task: _Task) -> dict[str, Any]:
-    cost = _costs(task) | _drawing_cost(task)
+    drawing, task.undrawn = _drawing(task)
+    cost = _costs(task) | drawing
     steps = _MOST_STEPS
     if "render" in cost:  # every step is drawn on each rung that applies, about four of them
         steps = int(min(_MOST_STEPS, max(_FEWEST_STEPS, _DRAWING_S / (4 * task.episodes * cost["render"]))))
@@ -234,7 +239,7 @@ def _record(task: _Task) -> dict[str, Any]:
         recorded = _episodes(env, [1, *[None] * (task.episodes - 2), 2], steps)["step"]
         env.close()
     said = [str(one.message).removeprefix("reenact: ") for one in caught if str(one.message).startswith("reenact: ")]
-    return {"steps": len(recorded), "cost_s": cost, "notices": said}
+    return {"steps": len(recorded), "cost_s": cost, "notices": said, "undrawn": task.undrawn}
 
 
 def _costs(task: _Task) -> dict[str, float]:
@@ -244,18 +249,22 @@ def _costs(task: _Task) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def _drawing_cost(task: _Task) -> dict[str, float]:
+def _drawing(task: _Task) -> tuple[dict[str, float], str | None]:
+    """Returns what drawing a frame takes, or why there is none."""
     try:
         env = task.make("rgb_array")
         env.reset(seed=0)
-        env.render()
+        frame: Any = env.render()
+        video.check_frame(frame)
+        if (frame == frame[0, 0]).all():
+            return {}, f"every pixel of its first frame is {tuple(frame[0, 0].tolist())}"
         began = time.perf_counter()
         env.render()
         cost = time.perf_counter() - began
         env.close()
-    except Exception:  # noqa: BLE001  # the env may raise anything: then the replay says what
-        return {}
-    return {"render": cost}
+    except Exception as error:  # noqa: BLE001  # the env may raise anything
+        return {}, f"{type(error).__name__}: {error}".partition("\n")[0]
+    return {"render": cost}, None
 
 
 def _episodes(env: gym.Env[Any, Any], seeds: list[int | None], most_steps: int) -> dict[str, list[float]]:
@@ -279,7 +288,7 @@ def _episodes(env: gym.Env[Any, Any], seeds: list[int | None], most_steps: int) 
 def _replay(task: _Task) -> dict[str, Any]:
     found = []
     for rung in (*RUNGS, None):
-        for rendered in (False, True):
+        for rendered in (False,) if task.undrawn else (False, True):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 results = render.verify(open_run(task.folder), origin=rung, rendered=rendered)

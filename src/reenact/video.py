@@ -106,7 +106,7 @@ class VideoWriter:
             VideoError: The frame is anything else, ffmpeg ended early, or the writer is closed.
         """
         self._require_open()
-        shape = _checked_shape(frame)
+        shape = check_frame(frame)
         if self._shape is None:
             self._start(shape)
             self._only_colour = frame[0, 0].copy()
@@ -317,7 +317,7 @@ def draw_banner(frame: npt.NDArray[np.uint8], text: str) -> npt.NDArray[np.uint8
     Raises:
         VideoError: ``frame`` is no such array.
     """
-    height, width, _ = _checked_shape(frame)
+    height, width, _ = check_frame(frame)
     strip = _banner_strip(height, width, text)
     marked = frame.copy()
     marked[: len(strip)] = strip
@@ -340,7 +340,12 @@ def _banner_strip(height: int, width: int, text: str) -> npt.NDArray[np.uint8]:
     return np.asarray(strip)
 
 
-def _checked_shape(frame: object) -> tuple[int, int, int]:
+def check_frame(frame: object) -> tuple[int, int, int]:
+    """Returns the shape of a frame: height, width, 3.
+
+    Raises:
+        VideoError: it is no uint8 array of such a shape.
+    """
     if not isinstance(frame, np.ndarray):
         found = f"a {type(frame).__name__}"
     elif frame.dtype != np.uint8 or frame.shape[2:] != (3,) or frame.size == 0:
