@@ -35,7 +35,7 @@ KEYS = [
     "error",
 ]
 REENACT = "from reenact.cli import main; main()"
-COMMANDS = ["demo", "ls", "replay", "show", "verify"]
+COMMANDS = ["check", "demo", "ls", "replay", "show", "verify"]
 
 
 @pytest.fixture(autouse=True)

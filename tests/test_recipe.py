@@ -1,7 +1,9 @@
 """Recipes: what survives being written down, and what a log may make a replay import."""
 
 import importlib
+import importlib.metadata
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,103 @@ def test_a_default_time_limit_and_a_changed_one_are_both_kept() -> None:
         assert found.get_wrapper_attr("_max_episode_steps") == (steps or 500)
 
 
+def test_numpy_s_functions_survive_even_for_a_stranger() -> None:
+    """A ufunc or a scalar type among the arguments needs no import, and so is no matter of trust."""
+    env = TransformReward(gym.make("CartPole-v1"), np.abs)
+    found: Any = through_json(env, mine=False)
+    assert found.func is np.abs
+
+
+class Skip(gym.Wrapper[Any, Any, Any, Any]):
+    """Keeps its argument under its name, as Stable-Baselines' do, but records none."""
+
+    def __init__(self, env: gym.Env[Any, Any], skip: int = 4, *, hidden: tuple[int, ...] = ()) -> None:
+        super().__init__(env)
+        self._skip, self.hidden = skip, hidden
+
+    def step(self, action: Any) -> Any:
+        """Gives what it keeps as the reward."""
+        observation, _, *rest = self.env.step(action)
+        return observation, float(self._skip), *rest
+
+
+class Clip(TransformReward[Any, Any]):
+    """Gives its base a lambda, which is recorded as its own argument."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env, lambda reward: float(reward) / 2)
+
+
+class Longer(TimeLimit):
+    """Records only what its base takes, and needs more."""
+
+    def __init__(self, env: gym.Env[Any, Any], max_episode_steps: int, more: int) -> None:
+        super().__init__(env, max_episode_steps + more)
+        self.max_episode_steps, self.more = max_episode_steps, more
+
+
+def test_a_wrapper_is_made_again_from_its_attributes() -> None:
+    """Arguments that a wrapper keeps under their names are read from there; that they are guessed is a doubt."""
+    env = Skip(Clip(gym.make("CartPole-v1")), 3, hidden=(1, 2))
+    found: Any = through_json(env)
+    assert (found._skip, found.hidden, type(found.env)) == (3, (1, 2), Clip)  # noqa: SLF001  # bare structure
+    taken, _ = recipe.take(env)
+    assert taken["doubts"] == ["Skip does not record its arguments; they were read from its attributes"]
+    found = through_json(Longer(gym.make("CartPole-v1"), 5, 2))
+    assert (found.max_episode_steps, found.more) == (5, 2)
+
+
+def test_a_wrong_guess_shows_as_the_cause(tmp_path: Path) -> None:
+    """Where an attribute is not what the constructor was given, the replay diverges, and names that cause."""
+    env = Skip(gym.make("CartPole-v1", max_episode_steps=5), 3)
+    run = tmp_path / "run"
+    recorder = reenact.Recorder(env, run=run)
+    env._skip = 7  # noqa: SLF001  # as a wrapper that changes it later
+    recorder.reset(seed=1)
+    while not any(recorder.step(0)[2:4]):
+        pass
+    recorder.close()
+    (result,) = reenact.verify(run)
+    assert result.verdict == "diverged"
+    assert (
+        result.cause
+        == "the recipe may not be right: Skip does not record its arguments; they were read from its attributes"
+    )
+
+
+def wrapped_keeper(**kwargs: Any) -> gym.Env[Any, Any]:
+    """An entry point that wraps the env itself, as Meta-World's do."""
+    return Silent(Shift(Keeper(**kwargs), by=np.array([0.5, 0.25])), factor=3.0)
+
+
+gym.register("WrappedByLambda-v0", lambda render_mode=None: wrapped_keeper(render_mode=render_mode))
+gym.register("WrappedByName-v0", f"{__name__}:wrapped_keeper")
+
+
+@pytest.mark.parametrize("env_id", ["WrappedByLambda-v0", "WrappedByName-v0"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_wrappers_of_the_entry_point_replay_without_a_word(tmp_path: Path, env_id: str, checked: bool) -> None:
+    """Wrappers that the registered entry point puts around the env, a lambda in a module too, are neither told nor doubled."""
+    env = gym.make(env_id, disable_env_checker=not checked)
+    run = record(tmp_path / "run", TransformReward(env, twice))
+    assert [result.verdict for result in reenact.verify(run)] == ["exact"] * 5
+
+
+@pytest.mark.parametrize("package", ["numpy", "gymnasium", "mujoco"])
+def test_another_version_is_told_before_any_work(tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that differs from the recorded one is warned of once, with both, before an env is made."""
+    run = record(tmp_path / "run", gym.make("CartPole-v1", max_episode_steps=1))
+    with h5py.File(run / "segment-00000.h5", "r+", locking=False) as file:
+        file.attrs["versions"] = json.dumps({**json.loads(file.attrs["versions"]), package: "0.0.1"})
+    now = importlib.metadata.version(package)
+    with pytest.warns(UserWarning, match=rf"recorded with {package} 0\.0\.1, now {re.escape(now)}") as caught:
+        results = reenact.verify(run)
+    assert (len(caught), len(results)) == (1, 5)
+    monkeypatch.setattr(gym, "make", pytest.fail)
+    with pytest.raises(UserWarning, match="replays may differ"):  # warnings are errors here
+        reenact.verify(run)
+
+
 # ---- said at construction
 
 
@@ -341,7 +440,7 @@ def test_a_stranger_s_callable_argument_is_refused_before_any_import(imported: l
 def test_a_stranger_s_env_comes_from_the_registry_alone(imported: list[str], env_id: str) -> None:
     """An id with a module in it, or one that nobody registered, imports nothing that it names."""
     raw = {**CARTPOLE, "id": env_id, "entry_point": "os:system", "modules": ["antigravity"]}
-    with pytest.raises(UntrustedError):
+    with pytest.raises(RecipeError):
         rebuild(json.dumps(raw), mine=False, render_mode=None)
     assert not {"os", "antigravity"} & set(imported)
     assert "antigravity" not in sys.modules

@@ -123,6 +123,9 @@ class SegmentReader:
             self.attributes: dict[str, str | int] = {
                 name: value if isinstance(value, str) else int(value) for name, value in attributes.items()
             }
+            for name in ("run", "recipe", "signature"):
+                self._text(name)
+            int(self.attributes.get("predecessor", -1))
             self.columns = self._names("columns")
             self.info_keywords = tuple(self._names("info_keywords"))
             self.action_space = jsontags.loads(self._text("action_space"))

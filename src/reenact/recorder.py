@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from reenact import folder, jsontags, recipe, script
+from reenact import folder, jsontags, recipe, usercode
 from reenact.codec import ActionCodec
 from reenact.fingerprint import frozen, is_small
 from reenact.layout import Ended
@@ -112,9 +112,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         launch = this_launch()
         env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         self.run = folder.default_run(env_id, launch) if run is None else Path(run)
-        if script.loading.get():
-            raise script.Unguarded
-        taken, problems = recipe.take(env, factory)
+        if usercode.loading.get():
+            raise usercode.Unguarded
+        taken, problems = recipe.take(env) if self._inert else recipe.take(env, factory)
         if not self._inert:
             folder.check_free(self.run, launch, resume=resume)
             for problem in problems:

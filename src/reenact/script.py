@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 NAMES = frozenset({"__main__", "__mp_main__"})
 """What the script's module is called: in the launch's top process; in workers that it spawned, and when loaded."""
-loading, Unguarded = usercode.loading, usercode.Unguarded
 _WAY_OUT = "replay with --env module:factory"
 
 
