@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from reenact import origin, rng, snapshot
+from reenact import origin, snapshot
 from reenact.errors import ReenactError, ReplayError
 from reenact.guard import Guard, sets_camera
-from reenact.layout import StateKind
 from reenact.reexecute import reset
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ class Pass:
     Attributes:
         env: the env.
         start: as given.
+        render: as given.
         position: the reset before which it stands.
         drawn: whether any frame but the camera's first has been drawn.
     """
@@ -45,6 +45,7 @@ class Pass:
     def __init__(self, stage: Stage, lineage: Lineage, start: int, *, render: bool) -> None:
         self._lineage, self.start, self.position, self.render = lineage, start, start, render
         self.drawn = False
+        self._owed = 0
         self._globals: dict[str, Any] | None = None
         with contextlib.ExitStack() as stack:
             self.env = stack.enter_context(stage.open("rgb_array" if render else None))
@@ -63,76 +64,58 @@ class Pass:
             ReplayError: what it begins with has no origin, or can't be restored.
             DamagedError: the log is damaged on the way.
         """
-        self.resume()
+        if self._globals is not None:  # another env may have been at work since
+            snapshot.put_global_states(self._globals)
         said = time.monotonic()
-        for act in self._lineage.acts(self.position, position, self.env.action_space):
+        for act in self._lineage.acts(self.position - self._owed, position, self.env.action_space):
+            if self._owed:
+                self._owed = 0
+                _do(self.env, act.trailing)
+                continue
             self._redo(act)
             self.position += 1
             if time.monotonic() - said > _TELL_EVERY_S:
                 said = time.monotonic()
                 tell(self.position - self.start, position - self.start)
 
-    def resume(self) -> None:
-        """Another env may have been at work since: puts the global generators back where this one left them."""
-        if self._globals is not None:
-            snapshot.put_global_states(self._globals)
-
-    def leave(self) -> None:
-        """Lets other envs go to work."""
-        self._globals = snapshot.global_states()
-
-    def origin_here(self, seed: int | None, states: list[tuple[int, StateKind, bytes]]) -> Origin | None:
-        """Returns what the reset at its position is to be started from."""
-        found = origin.read(seed, states)
+    def origin_of(self, origins: tuple[Origin, ...]) -> Origin | None:
+        """Returns which of its origins the reset at its position is to be started from."""
         if self.position == self.start:
-            return found[0] if found else None
+            return origins[0] if origins else None
         # a snapshot would undo what chaining is for: all that it does not hold
-        return next((one for one in found if one.name != "snapshot"), None)
+        return next((one for one in origins if one.name != "snapshot"), None)
 
-    def pass_by(self) -> None:
-        """The episode at its position has been re-executed by somebody else: does the steps after its end."""
-        for act in self._lineage.acts(self.position, self.position + 1, self.env.action_space):
-            _do(self.env, act.trailing)
+    def went_on(self, *, drawn: bool) -> None:
+        """The episode at its position has been re-executed by somebody else, to its end: what came after it is owed."""
+        self.drawn |= drawn
         self.position += 1
+        self._owed = 1
+        self._globals = snapshot.global_states()
 
     def _redo(self, act: Act) -> None:
         try:
-            if not self._restart(act):
-                reset(self.env, self.origin_here(act.seed, act.states), act.options)
-        except ReenactError:
-            raise
-        except Exception as error:  # noqa: BLE001  # the env may raise anything
-            self._check_raised(act, error)
-            return
-        if self.position == 0 and self.render and sets_camera(self.env):
-            Guard(self.env).render()
-        step = self.env.step
+            origins = origin.read(act.seed, act.states)
+        except ValueError as error:
+            raise ReplayError(f"reset {self.position}, on the way, can't be read: {error}") from error
         try:
+            reset(self.env, self.origin_of(origins), act.options)
+            if self.position == 0 and self.render and sets_camera(self.env):
+                Guard(self.env).render()
+            step = self.env.step
             for action in act.actions:
                 _, _, terminated, truncated, _ = step(action)
                 if terminated or truncated:
                     break
+        except (ReenactError, gym.error.DependencyNotInstalled):
+            raise
         except Exception as error:  # noqa: BLE001  # the env may raise anything
             self._check_raised(act, error)
-        if act.trailing:
-            _do(self.env, act.trailing)
+        _do(self.env, act.trailing)
 
     def _check_raised(self, act: Act, error: Exception) -> None:
         if not act.errored:
             what = f"{type(error).__name__}: {error}"
             raise ReplayError(f"reset {self.position}, on the way, raised {what}; when recorded it did not") from error
-
-    def _restart(self, act: Act) -> bool:
-        """Does the commonest reset by far at a third of the price: its RNG alone, Gymnasium's own."""
-        if self.position == self.start or act.seed is not None or act.options is not None or len(act.states) != 1:
-            return False
-        _, kind, data = act.states[0]
-        own = vars(self.env.unwrapped).get("_np_random")
-        if kind is not StateKind.PCG64 or own is None or type(own.bit_generator).__name__ != "PCG64":
-            return False
-        own.bit_generator.state = rng.decode(kind, data)
-        self.env.reset()
-        return True
 
 
 def set_camera(env: Env, lineage: Lineage) -> None:
@@ -142,14 +125,15 @@ def set_camera(env: Env, lineage: Lineage) -> None:
     """
     if not sets_camera(env):
         return
-    for act in lineage.acts(0, 1, env.action_space):
-        found = origin.read(act.seed, act.states)
-        if found:
-            reset(env, found[0], act.options)
-            env.render()
+    with contextlib.suppress(Exception):  # a reset that can't be done leaves the camera where the episode's own puts it
+        for act in lineage.acts(0, 1, env.action_space):
+            found = origin.read(act.seed, act.states)
+            if found:
+                reset(env, found[0], act.options)
+                env.render()
 
 
 def _do(env: Env, actions: list[Any]) -> None:
-    with contextlib.suppress(Exception):  # what steps after the end do is the env's own business
-        for action in actions:
+    for action in actions:
+        with contextlib.suppress(Exception):  # what steps after the end do is the env's own business
             env.step(action)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reenact import recipe, snapshot
-from reenact.errors import ReenactError
+from reenact.errors import DamagedError, ReenactError
+from reenact.layout import StateKind
 
 if TYPE_CHECKING:
     from reenact.ladder import Climb, Ladder
+    from reenact.lineage import Lineage
     from reenact.logged import Episode
 
 _MOST_CHAINED = 200
@@ -31,7 +33,7 @@ class Explanation:
 
 
 def explain(ladder: Ladder, climb: Climb, episode: Episode, *, rendered: bool) -> Explanation:
-    """Looks for the cause of a divergence that no rung was free of; re-executes the episode up to three times more.
+    """Looks for the cause of a divergence that no rung was free of; re-executes the episode twice more.
 
     Args:
         ladder: of the episode's lineage.
@@ -43,11 +45,11 @@ def explain(ladder: Ladder, climb: Climb, episode: Episode, *, rendered: bool) -
     differs = recipe.changed(recorded)
     if rendered:
         differs["rendered"] = ("no", "yes")
-    cause = ladder.known_cause
-    if cause is None:
+    shared = _draws_from_globals(episode.lineage, climb.position)
+    if ladder.known_cause is None and not shared:  # else only those who share its generators differ from themselves
         # what re-execution itself can tell holds for all episodes; the rest is guessed from this one's log
-        cause = ladder.known_cause = _by_trying(ladder, climb, rendered=rendered)
-    return Explanation(cause or _by_looking(climb, episode, recorded), differs)
+        ladder.known_cause = _by_trying(ladder, climb, rendered=rendered)
+    return Explanation(ladder.known_cause or _by_looking(climb, episode, recorded, shared=shared), differs)
 
 
 def versions_of(episode: Episode) -> dict[str, str]:
@@ -72,8 +74,10 @@ def _by_trying(ladder: Ladder, climb: Climb, *, rendered: bool) -> str | None:
                 "what the log holds does not determine this env: re-executed twice from the same start, it differs "
                 f"from itself at step {step}; it draws from a generator of its own, or is not deterministic"
             )
-    if rendered and first[1]:
-        return "render() changes this env: the same re-execution without drawing is exact"
+    if first[1]:
+        if rendered:
+            return "render() changes this env: the same re-execution without drawing is exact"
+        return "this env is not deterministic: re-executed once more from the same start, it is exact"
     return None
 
 
@@ -90,7 +94,17 @@ def _trace(ladder: Ladder, climb: Climb) -> tuple[list[tuple[int, float]], bool]
     return trace, run.divergence is None
 
 
-def _by_looking(climb: Climb, episode: Episode, recorded: dict[str, str]) -> str | None:
+def _draws_from_globals(lineage: Lineage, position: int) -> bool:
+    """Whether an env was noticed to draw from the global generators before or at a reset."""
+    try:
+        at = lineage.nearest("snapshot", position + 1)
+        states = [state for act in lineage.acts(at, at + 1) for state in act.states] if at is not None else []
+    except DamagedError:
+        return False
+    return any(kind is StateKind.SNAPSHOT and snapshot.draws_from_globals(data) for _, kind, data in states)
+
+
+def _by_looking(climb: Climb, episode: Episode, recorded: dict[str, str], *, shared: bool) -> str | None:
     divergence = climb.best.divergence
     packages = {
         name: both for name, both in recipe.changed(recorded).items() if name not in ("python", "platform", "reenact")
@@ -98,7 +112,7 @@ def _by_looking(climb: Climb, episode: Episode, recorded: dict[str, str]) -> str
     if packages:
         told = ", ".join(f"{name} {then}, now {now}" for name, (then, now) in packages.items())
         return f"the versions differ: recorded with {told}"
-    if any(one.snapshot is not None and snapshot.draws_from_globals(one.snapshot) for one in episode.origins):
+    if shared:
         return (
             "this env draws from the global random generators, and so did somebody else while it was recorded: "
             "let it draw from self.np_random"
@@ -108,7 +122,7 @@ def _by_looking(climb: Climb, episode: Episode, recorded: dict[str, str]) -> str
         return f"the recipe may not be right: {taken['doubts'][0]}"
     if episode.attributes.get("used_before"):
         return "the env had been used before it was recorded, and keeps something from then"
-    if len({one.origin for one in climb.tried}) == 1 and climb.rung.start is None:
+    if climb.position and all(one.origin == climb.rung.name for one in climb.tried) and climb.rung.start is None:
         return f"only {climb.rung.name!r} was tried; state that survives resets needs a chain"
     if divergence is not None and divergence.step == 0:
         what = "the seed" if climb.rung.name == "seed" else "its RNG state"

@@ -28,9 +28,9 @@ class Guard:
     def __init__(self, env: Env) -> None:
         self._env = env
         held = hidden.find(env)
-        own = getattr(env.unwrapped, "np_random", None) if hidden.has_own_property(env.unwrapped) else None
+        rngs = {id(value): value for value in (*held.values(), hidden.own(env.unwrapped))}
         self._rngs = [
-            value for value in (*held.values(), own) if isinstance(value, np.random.Generator | np.random.RandomState)
+            value for value in rngs.values() if isinstance(value, np.random.Generator | np.random.RandomState)
         ]
         self._simulations = [
             _Simulation(model, data)

@@ -1,14 +1,17 @@
 """What an env holds out of sight: random generators besides `np_random`, nested envs, MuJoCo's model and data.
 
 A place says where: "module:Class|robot_env._np_random" is that attribute of the nested env of the first wrapper
-of that class, from the inside; without a class it is of the env itself. A part that is a number is an index of
-a list or tuple, and of a dict a part is a key. Places, not objects, are kept in a log: they lead to the same
-thing in an env that was rebuilt.
+of that class, from the inside ("module:Class#2|" of the second); without a class it is of the env itself. A part
+that is a number is an index of a list or tuple, and of a dict a part is a key. Places, not objects, are kept in a
+log: they lead to the same thing in an env that was rebuilt. A log may be a stranger's: a place leads through what
+`find` would look into, so into no module, class or function, and what is put there is a generator in a
+generator's stead.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -23,19 +26,23 @@ _MOST = 1500
 _DEPTH = 5
 _LONGEST = 64
 """Entries of a container that is looked into."""
-_OWN = "_np_random"
 _OPAQUE = frozenset({"numpy", "gymnasium", "torch", "jax", "pygame", "PIL", "cv2", "matplotlib", "mujoco", "reenact"})
 """Packages whose objects hold no generator of an env's, but much else; nested gymnasium envs are looked into."""
+_RNGS = (np.random.Generator, np.random.RandomState)
 
 
 def layers(env: Env) -> Iterator[tuple[str, Env]]:
-    """Yields the env itself, under the name "", then its wrappers from the inside out, each class once."""
-    wrappers: dict[str, Env] = {}
+    """Yields the env itself, under the name "", then its wrappers from the inside out."""
+    wrappers: list[Env] = []
     while isinstance(env, gym.Wrapper):
-        wrappers[f"{type(env).__module__}:{type(env).__qualname__}"] = env  # the innermost of a class stays
+        wrappers.append(env)
         env = env.env
     yield "", env
-    yield from reversed(wrappers.items())
+    met: Counter[str] = Counter()
+    for wrapper in reversed(wrappers):
+        name = f"{type(wrapper).__module__}:{type(wrapper).__qualname__}"
+        met[name] += 1
+        yield name if met[name] == 1 else f"{name}#{met[name]}", wrapper
 
 
 def find(env: Env, *, create: bool = False) -> dict[str, object]:
@@ -46,21 +53,21 @@ def find(env: Env, *, create: bool = False) -> dict[str, object]:
         create: whether nested envs that have no generator yet get one, as at their first use.
     """
     found: dict[str, object] = {}
-    seen: set[int] = set()
     level: list[tuple[str, object]] = [(f"{name}|", layer) for name, layer in layers(env)]
-    for depth in range(_DEPTH):
+    seen = {id(layer) for _, layer in level}
+    for _ in range(_DEPTH):
         deeper: list[tuple[str, object]] = []
         for place, holder in level:
             for part, value in _parts(holder):
                 if id(value) in seen or len(seen) > _MOST:
                     continue
-                if isinstance(value, np.random.Generator | np.random.RandomState) or is_mujoco_data(value):
+                if isinstance(value, _RNGS) or is_mujoco_data(value):
                     seen.add(id(value))
                     found[f"{place}{part}"] = value
-                elif _worth_a_look(value, depth):
+                elif _worth_a_look(value):
                     seen.add(id(value))
                     if create and isinstance(value, gym.Env):
-                        getattr(value, "np_random", None)
+                        own(value, create=True)
                     deeper.append((f"{place}{part}.", value))
         level = deeper
     return found
@@ -68,18 +75,29 @@ def find(env: Env, *, create: bool = False) -> dict[str, object]:
 
 def generators(env: Env, *, create: bool) -> list[str]:
     """Returns the places of the generators that an env holds besides `np_random`, the env's own."""
-    base = env.unwrapped
-    # a property of the env's own, as dm_control's: Gymnasium's would make a generator
-    own = base.np_random if has_own_property(base) else vars(base).get("_np_random")
+    first = own(env.unwrapped)
     return [
-        place
-        for place, value in find(env, create=create).items()
-        if value is not own and isinstance(value, np.random.Generator | np.random.RandomState)
+        place for place, value in find(env, create=create).items() if value is not first and isinstance(value, _RNGS)
     ]
 
 
+def own(base: Env, *, create: bool = False) -> Any:
+    """Returns the env's own generator, `np_random`, or None where it has none.
+
+    Args:
+        base: the env, unwrapped.
+        create: whether one that has none yet gets one, as Gymnasium's property gives it at first use.
+    """
+    if not create and getattr(base, "_np_random", None) is None and not has_own_property(base):
+        return None
+    try:
+        return base.np_random
+    except Exception:  # noqa: BLE001  # a property of the user's, before it is ready perhaps
+        return None
+
+
 def has_own_property(base: Env) -> bool:
-    """Whether the env's class says itself what its `np_random` is."""
+    """Whether the env's class says itself what its `np_random` is, as dm_control's do."""
     return getattr(type(base), "np_random", None) is not gym.Env.np_random
 
 
@@ -97,46 +115,61 @@ def get(env: Env, place: str) -> object:
     return holder
 
 
-def put(env: Env, place: str, value: object) -> bool:
-    """Puts something at a place; returns whether there was one."""
+def put(env: Env, place: str, generator: np.random.Generator | np.random.RandomState) -> bool:
+    """Puts a generator at a place; returns whether it is one for a generator: another is there, or none yet."""
     layer, _, path = place.partition("|")
     above, _, last = path.rpartition(".")
     holder: Any = get(env, f"{layer}|{above}") if above else dict(layers(env)).get(layer)
-    if isinstance(holder, dict) and last in holder:
-        holder[last] = value
-    elif isinstance(holder, list) and last.isdigit() and int(last) < len(holder):
-        holder[int(last)] = value
-    elif hasattr(holder, "__dict__") and (last in vars(holder) or (isinstance(holder, gym.Env) and last == _OWN)):
-        vars(holder)[last] = value
-    else:
+    held = _part(holder, last)
+    if isinstance(holder, dict | list):
+        if not isinstance(held, _RNGS):
+            return False
+        at: Any = last if isinstance(holder, dict) else int(last)
+        holder[at] = generator
+        return True
+    attributes = _attributes(holder) if _worth_a_look(holder) else None
+    # one that is made at its first use has no place yet; what a class defines under that name is no such place
+    absent = held is None and last.isidentifier() and getattr(type(holder), last, None) is None
+    if attributes is None or not (absent or isinstance(held, _RNGS)):
         return False
+    attributes[last] = generator
     return True
 
 
-def _parts(holder: object) -> Iterator[tuple[str, object]]:
+def _parts(holder: object) -> list[tuple[str, object]]:
     if isinstance(holder, dict):
-        yield from ((str(key), value) for key, value in holder.items() if isinstance(key, str) and "." not in key)
-    elif isinstance(holder, list | tuple):
-        yield from ((str(at), value) for at, value in enumerate(holder))
-    else:
-        inner = "env" if isinstance(holder, gym.Wrapper) else None  # a layer of its own
-        yield from ((part, value) for part, value in list(vars(holder).items()) if part != inner)
+        return [(key, value) for key, value in list(holder.items()) if isinstance(key, str) and "." not in key]
+    if isinstance(holder, list | tuple):
+        return [(str(at), value) for at, value in enumerate(holder)]
+    inner = "env" if isinstance(holder, gym.Wrapper) else None  # a layer of its own
+    return [(part, value) for part, value in list((_attributes(holder) or {}).items()) if part != inner]
 
 
 def _part(holder: object, part: str) -> object:
+    if not _worth_a_look(holder):
+        return None
     if isinstance(holder, dict):
         return holder.get(part)
     if isinstance(holder, list | tuple):
-        return holder[int(part)] if part.isdigit() and int(part) < len(holder) else None
-    return vars(holder).get(part) if hasattr(holder, "__dict__") else None
+        return holder[int(part)] if part.isdecimal() and int(part) < len(holder) else None
+    return (_attributes(holder) or {}).get(part)
 
 
-def _worth_a_look(value: object, depth: int) -> bool:
+def _attributes(holder: object) -> dict[str, object] | None:
+    """Returns an object's `__dict__`, whatever its class makes of attributes that are asked for."""
+    try:
+        found = object.__getattribute__(holder, "__dict__")
+    except AttributeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _worth_a_look(value: object) -> bool:
     if isinstance(value, dict | list | tuple):
-        return len(value) <= _LONGEST and depth < _DEPTH - 1
-    if isinstance(value, type) or callable(value) or not hasattr(value, "__dict__"):
-        return False
+        return len(value) <= _LONGEST
     if isinstance(value, gym.Env):
         return True
+    if callable(value) or _attributes(value) is None:  # classes are callable, too
+        return False
     package = type(value).__module__.partition(".")[0]
-    return package not in _OPAQUE and package not in sys.stdlib_module_names
+    return package not in _OPAQUE and package not in sys.stdlib_module_names  # a module's class is a builtin

@@ -74,8 +74,10 @@ class Ladder:
         forced: the only rung to try ("chain": any chain), or None.
         tolerance: how far a reward may be off.
         tell: told how far a chain is: resets done, resets in all.
+        aside: the caller's global generators.
 
     Attributes:
+        aside: as given.
         went_on_drawn: whether the last chain went on in an env that had drawn frames of other episodes.
         known_cause: why an episode of it diverged, if that holds for all of them.
     """
@@ -88,12 +90,14 @@ class Ladder:
         forced: str | None,
         tolerance: float,
         tell: Callable[[int, int], None],
+        aside: snapshot.Aside,
     ) -> None:
+        self.aside = aside
         self.stage, self._lineage, self._forced, self._tolerance, self._tell = stage, lineage, forced, tolerance, tell
         self._pass: Pass | None = None
         self.known_cause: str | None = None
         self._for_pictures = _PICTURES.get(stage.package)
-        self._worked: str | None = None
+        self._chain_that_worked: str | None = None
         self._let_down: set[str] = set()
         self._hopeless = False
         self.went_on_drawn = False
@@ -111,47 +115,59 @@ class Ladder:
         return Climb(self, data, player.position, rungs)
 
     def _rungs(self, position: int, own: list[str], *, render: bool) -> Iterator[Rung]:
-        """Yields each rung once: own origins of a kind that never failed, what worked last, then the others."""
-        alone = [Rung(name) for name in own if self._forced in (None, name)]
-        if not (render and self._for_pictures):
-            yield from (rung for rung in alone if rung.name not in self._let_down)
-        chains = self._wanted_chains(position, with_own=bool(own))
-        liked = (self._for_pictures if render else None, self._worked)
-        first = [rung for name in liked for rung in (*chains, *alone) if rung.name == name]
-        given = set() if render and self._for_pictures else {one.name for one in alone} - self._let_down
-        for rung in (*first, *alone, *chains):
-            if rung.name not in given:
-                given.add(rung.name)
+        """Yields each rung that the episode has, once."""
+        given: set[str | int] = set()
+        for name in self._names(position, own, render=render):
+            rung = self._rung(name, position, own)
+            if rung is None:
+                continue
+            same = rung.name if rung.start is None else rung.start
+            if same not in given:
+                given.add(same)
                 yield rung
 
-    def _wanted_chains(self, position: int, *, with_own: bool) -> list[Rung]:
-        if self._forced is None and position and self._hopeless:  # no chain was exact for the last one
-            return [Rung("chain:first", 0)]
-        if self._forced is not None and not self._forced.startswith("chain"):
-            return []
-        found = self._chains(position, with_own=with_own)
-        return [rung for rung in found if self._forced in (None, "chain", rung.name)]
+    def _names(self, position: int, own: list[str], *, render: bool) -> Iterator[str]:
+        """Yields names of rungs, in the order to try them; some several times, some that the episode has not.
 
-    def _chains(self, position: int, *, with_own: bool) -> Iterator[Rung]:
-        starts: dict[int, str] = {}
-        distances = [1 << power for power in range(32) if 1 << power < position]
-        if self._forced is not None and self._forced.rpartition(":")[2].isdigit():
-            distances.append(min(int(self._forced.rpartition(":")[2]), position))
-        for distance in distances:
-            starts[position - distance] = f"chain:{distance}"
-        nearest = {name: self._lineage.nearest(name, position) for name in ("seed", "snapshot")}
-        if nearest["seed"]:
-            starts[nearest["seed"]] = "chain:seed"
-        snapshot = nearest["snapshot"]
-        if snapshot:
-            starts.pop(snapshot, None)
-            yield Rung("chain:snapshot", snapshot)
-        for start in sorted(starts, reverse=True):
-            if start:
-                yield Rung(starts[start], start)
+        Own origins of kinds that have not failed, then the chain that worked last, then all others, the shortest first.
+        """
+        if self._forced not in (None, "chain"):
+            yield self._forced
+            return
+        alone = own if self._forced is None else []
+        if render and self._for_pictures:
+            yield self._for_pictures
+        else:
+            yield from (name for name in alone if name not in self._let_down)
+        if self._chain_that_worked is not None:
+            yield self._chain_that_worked
+        yield from alone
+        yield "chain:snapshot"
+        if not self._hopeless:  # else no chain was exact for the last one
+            distances = [(1 << power, f"chain:{1 << power}") for power in range(32) if 1 << power < position]
+            seeded = self._lineage.nearest("seed", position)
+            if seeded is not None:
+                distances.append((position - seeded, "chain:seed"))
+            yield from (name for _, name in sorted(distances, key=lambda one: (one[0], one[1] != "chain:seed")))
+        yield "chain:first"
+
+    def _rung(self, name: str, position: int, own: list[str]) -> Rung | None:
+        """Returns the rung of a name, or None where the episode has none."""
+        if name in own:
+            return Rung(name)
+        where = name.partition(":")[2]
+        if where == "first":
+            start: int | None = 0
+        elif where.isdigit():
+            start = max(0, position - int(where))
+        else:
+            start = self._lineage.nearest(where, position) if where else None
+        if start is None:
+            return None
+        if start or where == "snapshot" or self._forced == name:
+            return Rung(name, start)
         # the first reset alone is the same thing, unless it has no origin: then it is a reset as it was called
-        if position or not with_own or self._forced is not None:
-            yield Rung("chain:first", 0)
+        return Rung("chain:first", 0) if position or not own or self._forced else None
 
     @contextlib.contextmanager
     def on(self, climb: Climb, *, render: bool, trace: list[tuple[int, float]] | None = None) -> Iterator[Reexecution]:
@@ -176,17 +192,13 @@ class Ladder:
                 yield Reexecution(env, data, start, render=render, tolerance=self._tolerance, trace=trace)
             return
         going = self._reach(rung.start, climb.position, render=render)
-        start_here = next((one for one in data.origins if one.name != "snapshot"), None)
-        if climb.position == rung.start:
-            start_here = data.origins[0] if data.origins else None
+        start_here = going.origin_of(data.origins)
         run = Reexecution(going.env, data, start_here, render=render, tolerance=self._tolerance, trace=trace)
         try:
             yield run
         finally:
             if run.finished:
-                going.drawn |= render
-                going.pass_by()
-                going.leave()
+                going.went_on(drawn=render)
             else:
                 self.close()
 
@@ -210,8 +222,8 @@ class Ladder:
         """Keeps what worked, and what did not."""
         self._let_down |= {attempt.origin for attempt in climb.tried}
         self._hopeless = not exact
-        if exact:
-            self._worked = climb.rung.name
+        if exact and climb.rung.start is not None:
+            self._chain_that_worked = climb.rung.name
 
 
 class Ladders:
@@ -256,18 +268,19 @@ class Ladders:
                 forced=self.forced,
                 tolerance=self.tolerance,
                 tell=self._tell,
+                aside=self._aside,
             )
         return self._ladders[lineage.first]
 
     def __enter__(self) -> Self:
-        self._globals = snapshot.global_states()
+        self._aside = snapshot.Aside()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Closes all envs, and puts the caller's global generators back."""
         for ladder in self._ladders.values():
             ladder.close()
-        snapshot.put_global_states(self._globals)
+        self._aside.put_back()
 
 
 class Climb:
@@ -316,9 +329,11 @@ class Climb:
 
     @property
     def best(self) -> Attempt:
-        """The attempt that went furthest, once there is no other rung."""
-        return max(self.tried, key=_reached)
+        """The attempt that went furthest, once there is no other rung; one alone rather than a chain."""
 
+        def worth(at: int) -> tuple[int, bool, int]:
+            divergence = self.tried[at].divergence
+            reached = divergence.step if divergence is not None else -1
+            return reached, self._failed[at].start is None, at  # a state says more than a seed, which may be ignored
 
-def _reached(attempt: Attempt) -> int:
-    return attempt.divergence.step if attempt.divergence is not None else -1
+        return self.tried[max(range(len(self.tried)), key=worth)]

@@ -28,6 +28,8 @@ _LOOKS = 2
 """Resets before which an env is looked through for nested generators: some make them in their first."""
 _RNG_KINDS = (StateKind.PCG64, StateKind.RNG_JSON)
 _MOST_ENTROPY = 64  # bytes; NumPy draws 16
+_SEED_BITS = 64
+"""Bits that a seed may have which somebody chose; what NumPy draws from the operating system has more."""
 _WATCHED_STEPS = 100
 """Steps of the first episode around which the global generators are looked at."""
 
@@ -52,9 +54,8 @@ class OriginTaker:
         self._ignores_seeds = False
         self._before_seeded: tuple[StateKind, bytes] | None = None
         self._snapshot_due = 0
-        self._own: object = None
-        self._increment: int | None = None
-        self._nested: list[object] = []
+        self._before: list[Any] = []
+        self._increments: list[int | None] = []
         self._globals: dict[str, Any] | None = None
         self._steps_watched = 0
         self._noticed: list[tuple[StateKind, bytes]] = []
@@ -68,73 +69,74 @@ class OriginTaker:
             steps: that the recorder has logged so far.
         """
         states: list[tuple[StateKind, bytes]] = []
-        if self._resets < _LOOKS:
-            self._look()
+        looks = self._resets < _LOOKS
         self._resets += 1
-        if seed is None or self._ignores_seeds:
-            found = rng.capture(self._base, create=self._create)
-            if found is not None:
-                states.append(found)
-        elif self._resets <= _LOOKS:
-            # one made here is made as at its first use; a seed that counts puts another one in its place
-            makes = self._create and self._family is not None and not self._family.seed_suffices
-            self._before_seeded = rng.capture(self._base, create=makes)
-        self._own = vars(self._base).get("_np_random")
-        if seed is not None and self._resets <= _LOOKS:
-            self._increment = _increment(self._own)
-        self._nested = []
+        if looks:
+            self._places = hidden.generators(self._env, create=self._create)
+            self._globals = snapshot.global_states()
+        # Meta-World's goals are chosen by one made here, as at its first use, whatever the seed
+        makes = seed is None or (looks and self._family is not None and not self._family.seed_suffices)
+        own = hidden.own(self._base, create=self._create and makes)
+        if (seed is None or self._ignores_seeds) and (found := rng.encode(own)) is not None:
+            states.append(found)
+        self._before = [own]
         if self._places:
-            self._nested = [hidden.get(self._env, place) for place in self._places]
-            kept = [(place, rng.state_of(held)) for place, held in zip(self._places, self._nested, strict=True)]
-            states.append((StateKind.NESTED, rng.pack([[place, state] for place, state in kept if state is not None])))
+            self._before += [hidden.get(self._env, place) for place in self._places]
+            kept = [[place, rng.state_of(held)] for place, held in zip(self._places, self._before[1:], strict=True)]
+            with contextlib.suppress(TypeError):  # a bit generator of somebody's own, whose state JSON can't carry
+                states.append((StateKind.NESTED, rng.pack([one for one in kept if one[1] is not None])))
+        if looks and seed is not None:
+            self._before_seeded = rng.encode(own)
+            self._increments = [_increment(held) for held in self._before]
         by_seed = seed is not None and (self._family is None or self._family.seed_suffices)
         if self._family is not None and not by_seed and steps >= self._snapshot_due:
             states.append((StateKind.SNAPSHOT, snapshot.capture(self._family, self._env)))
             self._snapshot_due = steps + SNAPSHOT_STEPS
         return states
 
-    def _look(self) -> None:
-        """Looks through the env, and at what its first resets are about to change."""
-        self._places = hidden.generators(self._env, create=self._create)
-        if self.watching:
-            self._globals = snapshot.global_states()
-
     def returned(self, seed: int | None) -> list[tuple[StateKind, bytes]]:
         """The reset returned: notices what it did to the generators; returns what else it can be started from."""
-        own = vars(self._base).get("_np_random")
         states: list[tuple[StateKind, bytes]] = []
-        if seed is None and (replaced := self._replaced(own)) is not None:
+        looks = self._resets <= _LOOKS
+        if not looks and seed is not None:
+            return states
+        if looks:  # some are made in the first reset
+            made = [place for place in hidden.generators(self._env, create=False) if place not in self._places]
+            self._places += made
+            self._before += [None] * len(made)
+            self._increments += [None] * len(made)
+        now = [hidden.own(self._base), *(hidden.get(self._env, place) for place in self._places)]
+        if seed is None and (replaced := self._replaced(now)) is not None:
             entropy = rng.entropy_of(replaced)
             if entropy is not None:
-                states.append((StateKind.ENTROPY, entropy))
+                states.append((StateKind.ENTROPY, entropy.to_bytes(max(1, -(-entropy.bit_length() // 8)), "little")))
             else:
                 self._say(
                     f"{type(self._base).__name__} replaces its random generator when it is reset without a seed, so "
                     "the state logged before such a reset does not restore it: seed the resets, or pass reseed=True"
                 )
-        if self._resets > _LOOKS:
+        if not looks:
             return states
-        changed = self._globals is not None and not _same(self._globals, snapshot.global_states())
-        if changed:
+        if self._globals is not None and not _same(self._globals, snapshot.global_states()):
             states += self._globals_noticed(by_seeding=seed is not None)
-        elif seed is not None and self._ignores(seed, own):
+        elif seed is not None and not self._ignores_seeds and self._ignores(seed, now):
             self._ignores_seeds = True
-            if self._before_seeded is not None:
-                states.append(self._before_seeded)
+            started = self._before_seeded or rng.when_made(now[0])
+            if started is not None:
+                states.append(started)
             self._say(
                 f"{type(self._base).__name__} ignores the seed that reset is given: no generator of it was seeded; "
                 "let its reset call super().reset(seed=seed), or seed it when it is made (seed=… among its arguments)"
             )
         return states
 
-    def _replaced(self, own: object) -> object | None:
-        """Returns a generator that the reset put in another one's place, or None."""
-        if self._own is not None and own is not self._own:
-            return own
-        for place, before in zip(self._places, self._nested, strict=True):
-            now = hidden.get(self._env, place)
-            if now is not before and now is not None:
-                return now
+    def _replaced(self, now: list[Any]) -> Any:
+        """Returns a generator that the reset put in another one's place, or made at its first use, or None."""
+        for before, held in zip(self._before, now, strict=True):
+            if held is None or held is before:
+                continue
+            if before is not None or (self._create and _from_entropy(held)):
+                return held
         return None
 
     @contextlib.contextmanager
@@ -167,31 +169,40 @@ class OriginTaker:
         self._family = snapshot.GLOBALS
         return [(StateKind.SNAPSHOT, snapshot.kept(snapshot.GLOBALS, snapshot.packed_globals(before)))]
 
-    def _ignores(self, seed: int, own: object) -> bool:
-        """Whether a seeded reset left all generators as they were but for draws."""
-        if getattr(self._base, "_np_random_seed", None) == seed:
+    def _ignores(self, seed: int, now: list[Any]) -> bool:
+        """Whether a seeded reset left all generators unseeded."""
+        if getattr(self._base, "_np_random_seed", None) == seed or all(held is None for held in now):
             return False
-        nested = [hidden.get(self._env, place) for place in self._places]
-        if not self._places and own is None:
-            return False  # it has no generator at all
-        if any(now is not before for now, before in zip(nested, self._nested, strict=True)):
-            return False
-        if any(isinstance(held, np.random.RandomState) for held in (own, *nested)):
-            return False  # seeded in place, perhaps
-        return own is self._own and (own is None or _increment(own) == self._increment)
+        return all(
+            _unseeded(*each) for each in zip(self._before, self._increments, now, strict=True) if each[2] is not None
+        )
+
+
+def _unseeded(before: object, increment: int | None, now: object) -> bool:
+    """Whether a generator is as it was but for draws, or was made from the operating system's entropy."""
+    if now is before:
+        return increment is not None and _increment(now) == increment
+    return _from_entropy(now)
+
+
+def _from_entropy(generator: object) -> bool:
+    """Whether a generator was made from the operating system's entropy, not from a seed that somebody chose."""
+    return (rng.entropy_of(generator) or 0).bit_length() > _SEED_BITS
 
 
 def _increment(generator: object) -> int | None:
-    """Returns what seeding changes in a PCG64 generator, and drawing doesn't."""
+    """Returns what seeding changes in a PCG64 generator, and drawing doesn't; None for others."""
     state = rng.state_of(generator)
-    return state["state"].get("inc") if state and isinstance(state.get("state"), dict) else None
+    found: int | None = state["state"].get("inc") if state and isinstance(state.get("state"), dict) else None
+    return found
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    if one["random"] != other["random"] or one["numpy"]["has_gauss"] != other["numpy"]["has_gauss"]:
+    """Whether the global generators' states are equal."""
+    a, b = one["numpy"], other["numpy"]
+    if one["random"] != other["random"] or a["bit_generator"] != b["bit_generator"] or a["has_gauss"] != b["has_gauss"]:
         return False
-    a, b = one["numpy"]["state"], other["numpy"]["state"]
-    return a["pos"] == b["pos"] and np.array_equal(a["key"], b["key"])
+    return all(np.array_equal(words, b["state"][name]) for name, words in a["state"].items())
 
 
 # ---- afterwards
@@ -211,7 +222,10 @@ def read(seed: int | None, states: Iterable[tuple[int, StateKind, bytes]]) -> tu
     own = next((rng.decode(kind, by_kind[kind]) for kind in _RNG_KINDS if kind in by_kind), None)
     nested: tuple[tuple[str, rng.State], ...] = ()
     if StateKind.NESTED in by_kind:
-        nested = tuple((str(place), rng.checked(state)) for place, state in rng.unpack(by_kind[StateKind.NESTED]))
+        try:
+            nested = tuple((str(place), rng.checked(state)) for place, state in rng.unpack(by_kind[StateKind.NESTED]))
+        except TypeError as error:
+            raise ValueError(f"states of nested generators that are no pairs: {error}") from error
     found = []
     if StateKind.SNAPSHOT in by_kind:
         taken = by_kind[StateKind.SNAPSHOT]

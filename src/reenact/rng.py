@@ -36,10 +36,12 @@ def capture(env: gym.Env[Any, Any], *, create: bool) -> tuple[StateKind, bytes] 
         create: whether an env that has no generator yet gets one, as Gymnasium's own property gives it at
             first use: from the operating system's entropy.
     """
-    base = env.unwrapped
-    if not create and getattr(base, "_np_random", None) is None and not hidden.has_own_property(base):
-        return None
-    state = state_of(getattr(base, "np_random", None))
+    return encode(hidden.own(env.unwrapped, create=create))
+
+
+def encode(rng: object) -> tuple[StateKind, bytes] | None:
+    """Returns a generator's state as it is kept; None where it is none of NumPy's, or can't be kept."""
+    state = state_of(rng)
     if state is None:
         return None
     if state.get("bit_generator") == "PCG64" and "has_gauss" not in state:  # a RandomState has more to keep
@@ -132,11 +134,10 @@ def restore(env: gym.Env[Any, Any], state: State) -> None:
     Raises:
         ValueError: this NumPy has no such bit generator, or the state is not one of it.
     """
-    base = env.unwrapped
-    current: Any = getattr(base, "np_random", None)
+    current = hidden.own(env.unwrapped, create=True)
     changed = put(current, state)
     if changed is not current:
-        base.np_random = changed  # type: ignore[assignment]  # dm_control's envs have a RandomState
+        env.unwrapped.np_random = changed  # type: ignore[assignment]  # dm_control's envs have a RandomState
 
 
 def put(rng: object, state: State) -> Rng:
@@ -166,17 +167,23 @@ def state_of(rng: object) -> State | None:
     return None
 
 
-def entropy_of(rng: object) -> bytes | None:
-    """Returns the seed that gives a generator again, little-endian; None where it has none that `reset` could take.
+def entropy_of(rng: object) -> int | None:
+    """Returns the seed that gives a generator again; None where it has none that `reset` could take.
 
     Gymnasium's `seeding.np_random(None)` draws one from the operating system, and NumPy remembers it.
     """
     sequence = getattr(getattr(rng, "bit_generator", None), "seed_seq", None)
     found = getattr(sequence, "entropy", None)
     spawned = getattr(sequence, "spawn_key", ())  # then its entropy is its parent's
-    if not isinstance(found, int) or found < 0 or spawned:
+    return int(found) if isinstance(found, int | np.integer) and found >= 0 and not spawned else None
+
+
+def when_made(rng: object) -> tuple[StateKind, bytes] | None:
+    """Returns the state, as it is kept, that a generator had before anything was drawn from it; None where unknown."""
+    entropy = entropy_of(rng)
+    if entropy is None or not isinstance(rng, np.random.Generator):
         return None
-    return found.to_bytes(max(1, -(-found.bit_length() // 8)), "little")
+    return encode(np.random.Generator(type(rng.bit_generator)(entropy)))
 
 
 def _same_kind(rng: object, name: str, *, legacy: bool) -> Rng | None:

@@ -6,15 +6,19 @@ over what the adapter gives; the generators' states go with it.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import random
 import zlib
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
 from reenact import hidden, jsontags, rng
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Env = gym.Env[Any, Any]
 _LARGEST = 1 << 24
@@ -62,7 +66,7 @@ class Ale:
             raise ValueError(f"an emulator state of {len(data)} bytes")
         try:
             ale.restoreState(type(present)(data))
-        except (RuntimeError, SystemError) as error:  # nanobind's, for bytes that make no state
+        except (RuntimeError, SystemError, ValueError) as error:  # nanobind's, for bytes that make no state
             raise ValueError(f"an emulator state that can't be read: {error}") from error
 
 
@@ -128,16 +132,40 @@ def packed_globals(states: dict[str, Any]) -> bytes:
 
 
 def put_global_states(states: dict[str, Any]) -> None:
-    """Puts both states back.
+    """Puts both states back, or neither.
 
     Raises:
         ValueError: they are no such states.
     """
+    before = random.getstate()
     try:
         random.setstate(states["random"])
         np.random.set_state(states["numpy"])  # noqa: NPY002  # as above
-    except (TypeError, KeyError, OverflowError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        random.setstate(before)
         raise ValueError(f"no states of the global generators: {error}") from error
+
+
+class Aside:
+    """The caller's global generators, set aside while envs may draw from them."""
+
+    def __init__(self) -> None:
+        self._states = global_states()
+
+    def put_back(self) -> None:
+        """Leaves them as they were found."""
+        put_global_states(self._states)
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Gives them back for a while, to somebody who may draw from them."""
+        inside = global_states()
+        self.put_back()
+        try:
+            yield
+        finally:
+            self._states = global_states()
+            put_global_states(inside)
 
 
 _FAMILIES: dict[str, Family] = {family.name: family for family in (Ale(), Globals(), MetaWorld())}

@@ -46,7 +46,11 @@ def run(ladder: Ladder, player: Player, *, render: bool, tell: Callable[[int], N
         RecipeError: its env can't be rebuilt.
         DamagedError: its log is damaged.
     """
-    climb = ladder.climb(player, render=render)
+    return _up(ladder, ladder.climb(player, render=render), render=render, tell=tell)
+
+
+def _up(ladder: Ladder, climb: Climb, *, render: bool, tell: Callable[[int], None]) -> Trial:
+    """Tries the rungs of a climb, one after another."""
     reached = 0
     while True:
         error = divergence = None
@@ -83,16 +87,19 @@ def settled(climb: Climb) -> Trial:
 def frames(ladder: Ladder, player: Player) -> Iterator[Any]:
     """Yields an episode's frames: uint8, height x width x 3, length + 1 of them.
 
-    What is yielded can't be taken back, so a rung that is exact undrawn is looked for first.
+    What is yielded can't be taken back, so a rung that is exact undrawn is looked for first. Whoever takes the
+    frames may draw from the global generators in between: those are lent, and are not what the env draws from.
 
     Raises:
         ReplayError: it can't be re-executed, or diverged: raised at the frame where that showed.
     """
-    run(ladder, player, render=False, tell=lambda _: None)
-    with ladder.on(ladder.climb(player, render=False), render=True) as reexecution:
+    climb = ladder.climb(player, render=True)
+    _up(ladder, climb, render=False, tell=lambda _: None)
+    with ladder.on(climb, render=True) as reexecution:
         for frame in reexecution:
             if reexecution.divergence is not None:
                 raise ReplayError(f"the replay diverged: {describe(reexecution.divergence)}")
-            yield frame
+            with ladder.aside.lent():
+                yield frame
     if reexecution.divergence is not None:
         raise ReplayError(f"the replay diverged: {describe(reexecution.divergence)}")

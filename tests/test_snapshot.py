@@ -1,0 +1,190 @@
+"""Snapshots: the simulator's own state, where neither a seed nor a generator starts an episode again."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import subprocess
+import sys
+import zlib
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import odd_envs as odd
+import reenact
+from bare import only
+from reenact import jsontags, snapshot
+from reenact.layout import StateKind
+from reenact.origin import SNAPSHOT_STEPS
+
+STEPS = 150
+
+
+class NoOps(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Does some steps at each reset, as many as the env's generator says, as AtariPreprocessing does."""
+
+    def __init__(self, env: gym.Env[Any, Any], most: int = 10) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, most=most)
+        gym.Wrapper.__init__(self, env)
+        self.most = most
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Waits."""
+        result = self.env.reset(seed=seed, options=options)
+        for _ in range(int(self.unwrapped.np_random.integers(1, self.most + 1))):
+            result = self.env.step(0)[0], result[1]
+        return result
+
+
+def ale(**kwargs: Any) -> gym.Env[Any, Any]:
+    """Makes Pong, with its sticky actions."""
+    gym.register_envs(pytest.importorskip("ale_py"))
+    return gym.make("ALE/Pong-v5", max_episode_steps=STEPS, **kwargs)
+
+
+def play(env: gym.Env[Any, Any], run: Path, episodes: int, first: int | None = None) -> list[int]:
+    """Records random episodes; returns a checksum of all that each of them showed."""
+    recorder = reenact.Recorder(env, run=run)
+    recorder.action_space.seed(3)
+    shown = []
+    for episode in range(episodes):
+        observation, _ = recorder.reset(seed=first if episode == 0 else None)
+        seen, over = [observation], False
+        while not over:
+            observation, _, terminated, truncated, _ = recorder.step(recorder.action_space.sample())
+            seen.append(observation)
+            over = terminated or truncated
+        shown.append(crc32(np.array(seen).tobytes()))
+    recorder.close()
+    return shown
+
+
+@pytest.mark.parametrize("first", [None, 5])
+def test_sticky_episodes_of_ale_are_exact(first: int | None, tmp_path: Path) -> None:
+    """Unseeded, each starts from its snapshot or is chained from the last; there is one in 2,000 steps at most."""
+    play(ale(), tmp_path / "run", 18, first)
+    log = only(tmp_path / "run")
+    taken = log.states[log.states["kind"] == StateKind.SNAPSHOT]["episode"].astype(int).tolist()
+    starts = log.rows["first_step"][taken]
+    assert len(taken) == 2
+    assert (np.diff(starts) >= SNAPSHOT_STEPS).all()
+    assert taken[0] == (0 if first is None else 1)
+    wanted = [0, taken[0] + 2, taken[1], 17]
+    results = reenact.verify(tmp_path / "run", wanted)
+    assert [result.verdict for result in results] == ["exact"] * len(wanted)
+    assert [result.origin for result in results] == [
+        "seed" if first else "snapshot", "chain:snapshot", "snapshot", "chain:snapshot"
+    ]  # fmt: skip
+    # without the snapshot they are not: this is what it is for
+    alone = reenact.verify(tmp_path / "run", [taken[0] + 2, taken[1]], origin="rng")
+    assert [result.verdict for result in alone] == ["diverged"] * 2
+
+
+def test_another_process_shows_the_same_of_ale(tmp_path: Path) -> None:
+    """A second process draws, frame by frame, what the agent saw; no-ops that np_random chooses among it."""
+    shown = play(NoOps(ale()), tmp_path / "run", 3)
+    code = (
+        "import numpy as np, reenact, zlib\n"
+        "print([zlib.crc32(np.array(list(one.frames())).tobytes()) for one in reenact.open_run('run')])"
+    )
+    command = [sys.executable, "-c", code]
+    env = {**os.environ, "PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.splitlines()[-1] == str(shown)
+
+
+@pytest.mark.parametrize("damage", ["short", "long", "garbage", "empty"])
+def test_a_damaged_emulator_state_is_a_value_error(damage: str) -> None:
+    """Bytes that are no state of the emulator are refused, and crash nothing."""
+    env = ale()
+    env.reset(seed=1)
+    good = snapshot.Ale().capture(env)
+    bad = {
+        "short": good[:3000],
+        "long": good + bytes(1 << 20),
+        "garbage": random.Random(3).randbytes(len(good)),  # noqa: S311  # to be the same each time
+        "empty": b"",
+    }[damage]
+    with pytest.raises(ValueError, match="emulator state"):
+        snapshot.restore(env, b"ale\0" + zlib.compress(bad))
+    snapshot.restore(env, b"ale\0" + zlib.compress(good))
+    env.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"nothing\0" + zlib.compress(b"x"),
+        b"ale\0" + zlib.compress(b"x"),
+        b"metaworld\0" + zlib.compress(b"[]"),
+        b"globals",
+        b"globals\0not zlib",
+        b"globals\0" + zlib.compress(b" " * (1 << 25)),
+        b"globals\0" + zlib.compress(b"[]"),
+        b"globals\0" + zlib.compress(b"{}"),
+        b"globals\0" + zlib.compress(jsontags.dumps({"random": 1, "numpy": {}}).encode()),
+        b"globals\0" + zlib.compress(jsontags.dumps({"random": (3, (), None), "numpy": {"state": {}}}).encode()),
+    ],
+)
+def test_a_snapshot_of_another_env_is_a_value_error(data: bytes) -> None:
+    """Bytes of no family, of another than the env's, or malformed, are refused; the global generators stay."""
+    before = random.getstate(), pickle.dumps(np.random.get_state())  # noqa: NPY002  # they are what is tested
+    with pytest.raises(ValueError, match=r"."):
+        snapshot.restore(odd.Odd(), data)
+    assert (random.getstate(), pickle.dumps(np.random.get_state())) == before  # noqa: NPY002  # as above
+
+
+def test_half_a_state_of_the_global_generators_changes_neither() -> None:
+    """Where one of the two is sound and the other is not, both stay."""
+    before = random.getstate()
+    states = {**snapshot.global_states(), "random": random.Random(1).getstate()}  # noqa: S311  # as above
+    states["numpy"] = {**states["numpy"], "bit_generator": "PCG64"}
+    with pytest.raises(ValueError, match=r"."):
+        snapshot.restore(odd.Odd(), snapshot.kept(snapshot.GLOBALS, snapshot.packed_globals(states)))
+    assert random.getstate() == before
+
+
+Task = namedtuple("Task", "env_name data")  # as Meta-World has it
+
+
+class Chooser(gym.Wrapper[Any, Any, Any, Any]):
+    """Stands in for Meta-World's: goals drawn when it is made, from the global generator; seeds are ignored."""
+
+    __module__ = "metaworld.stand_in"
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        goals = np.random.random((5, 3))  # noqa: NPY002  # as it does
+        self.tasks = [Task("x", pickle.dumps({"rand_vec": goal, "partially_observable": True})) for goal in goals]
+
+
+class Sawyer(odd.Deaf):
+    """Of Meta-World's package."""
+
+    __module__ = "metaworld.stand_in"
+
+
+def test_the_goals_of_meta_world_go_with_its_episodes() -> None:
+    """What a fresh env drew when it was made is replaced by what the recorded one had."""
+    recorded, fresh = Chooser(Sawyer()), Chooser(Sawyer())
+    family = snapshot.family_of(recorded)
+    assert family is not None
+    assert family.name == "metaworld"
+    snapshot.restore(fresh, snapshot.capture(family, recorded))
+    assert [task.data for task in fresh.tasks] == [task.data for task in recorded.tasks]
+    with pytest.raises(ValueError, match="number of tasks"):
+        snapshot.restore(fresh, snapshot.kept(family, jsontags.dumps(np.zeros((4, 3))).encode()))
+
+
+def test_only_envs_that_need_snapshots_have_a_family() -> None:
+    """An env of any other package has none."""
+    assert snapshot.family_of(gym.make("CartPole-v1")) is None
+    assert snapshot.family_of(Chooser(odd.Odd())) is None
