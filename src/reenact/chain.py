@@ -74,8 +74,9 @@ class Pass:
                 continue
             self._redo(act)
             self.position += 1
-            if time.monotonic() - said > _TELL_EVERY_S:
-                said = time.monotonic()
+            now = time.monotonic()
+            if now - said > _TELL_EVERY_S:
+                said = now
                 tell(self.position - self.start, position - self.start)
 
     def origin_of(self, origins: tuple[Origin, ...]) -> Origin | None:
@@ -110,7 +111,8 @@ class Pass:
             raise
         except Exception as error:  # noqa: BLE001  # the env may raise anything
             self._check_raised(act, error)
-        _do(self.env, act.trailing)
+        if act.trailing:
+            _do(self.env, act.trailing)
 
     def _check_raised(self, act: Act, error: Exception) -> None:
         if not act.errored:

@@ -50,12 +50,23 @@ class RaisedError:
 
 
 @dataclass(frozen=True, slots=True)
+class Unloggable:
+    """What stands for reset options that JSON can't carry.
+
+    Attributes:
+        why: the reason.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeData:
     """All that re-executing an episode needs.
 
     Attributes:
         origins: what it can be started from, the best first.
-        options: what `reset(options=...)` was given.
+        options: what `reset(options=...)` was given; Unloggable where the log could not keep it.
         actions: one a step, in the types they were given; the one that raised is the last.
         rewards: float64, shape (length,).
         length: env steps that returned.
@@ -67,7 +78,7 @@ class EpisodeData:
     """
 
     origins: tuple[Origin, ...]
-    options: dict[str, Any] | None
+    options: dict[str, Any] | Unloggable | None
     actions: list[Any]
     rewards: np.ndarray
     length: int

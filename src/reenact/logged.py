@@ -11,6 +11,7 @@ from reenact.episode import EndedName, EpisodeData, Origin, RaisedError
 from reenact.errors import DamagedError
 from reenact.ladder import Ladders
 from reenact.layout import Ended
+from reenact.reader import options_of
 from reenact.stage import Stage
 from reenact.trial import frames
 
@@ -114,7 +115,7 @@ class Episode:
 
     @property
     def options(self) -> dict[str, Any] | None:
-        """What `reset(options=...)` was given."""
+        """What `reset(options=...)` was given; None too where the log could not keep it."""
         return self._details.get("options")
 
     @property
@@ -190,7 +191,7 @@ class Episode:
         """
         return EpisodeData(
             origins=self.origins,
-            options=self.options,
+            options=options_of(self._details),
             actions=self.actions,
             rewards=self.rewards,
             length=self.length,

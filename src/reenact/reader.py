@@ -16,6 +16,7 @@ import numpy as np
 
 from reenact import jsontags, layout
 from reenact.codec import ActionCodec, leaves_of
+from reenact.episode import Unloggable
 from reenact.errors import DamagedError, RunNotFoundError
 from reenact.hdf5 import Hdf5File, first_line
 from reenact.layout import StateKind
@@ -62,16 +63,14 @@ class Act(NamedTuple):
         options: what it was given.
         actions: of its episode; the one that raised is the last.
         trailing: steps after the episode's end.
-        rewards: of the steps that returned.
         errored: whether the env raised.
     """
 
     seed: int | None
     states: list[tuple[int, StateKind, bytes]]
-    options: dict[str, Any] | None
+    options: dict[str, Any] | Unloggable | None
     actions: list[Any]
     trailing: list[Any]
-    rewards: list[float]
     errored: bool
 
 
@@ -345,19 +344,18 @@ class SegmentReader:
 
     def _block(self, rows: Array, starts: list[int], space: Any) -> Iterator[Act]:
         first = starts[0]
-        names = [f"steps/{name}" for name in self.columns[: self._n_actions + 1]]
+        names = [f"steps/{name}" for name in self.columns[: self._n_actions]]
         columns = [np.ascontiguousarray(self._file.read(name, first, starts[-1] - first)) for name in names]
         data = [
             memoryview(column.view(np.uint8).reshape(-1).data) if len(column) else memoryview(b"") for column in columns
         ]
         widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
-        actions = self._actions(int(rows[0]["kind"]), first, columns[:-1], space) if starts[-1] > first else []
-        rewards = columns[-1].tolist()
+        actions = self._actions(int(rows[0]["kind"]), first, columns, space) if starts[-1] > first else []
         crcs = rows["column_crcs"].tolist()
         with_details = (rows["details"]["length"] > 0).tolist()
         first_state, states = self._states_of(rows)
-        fields = [rows[name].tolist() for name in ("n_actions", "length", "seed", "first_state", "n_states", "ended")]
-        for at, (n_actions, length, seed, its_state, n_states, ended) in enumerate(zip(*fields, strict=True)):
+        fields = [rows[name].tolist() for name in ("n_actions", "seed", "first_state", "n_states", "ended")]
+        for at, (n_actions, seed, its_state, n_states, ended) in enumerate(zip(*fields, strict=True)):
             start = starts[at] - first
             stop = start + n_actions
             for view, width, crc in zip(data, widths, crcs[at], strict=False):
@@ -368,10 +366,9 @@ class SegmentReader:
             yield Act(
                 details.get("seed") if seed == layout.NO_SEED else seed,
                 mine,
-                details.get("options"),
+                options_of(details),
                 actions[start:stop],
                 actions[stop : starts[at + 1] - first],
-                rewards[start : start + length],
                 ended == layout.Ended.ERRORED,
             )
 
@@ -484,6 +481,11 @@ class SegmentReader:
                 f"{self.path}: the steps {first} to {first + count} of {self.columns[index]} are damaged"
             )
         return found
+
+
+def options_of(details: dict[str, Any]) -> dict[str, Any] | Unloggable | None:
+    """Returns the reset options among an episode's details."""
+    return Unloggable(str(details["unloggable"])) if "unloggable" in details else details.get("options")
 
 
 def sound_rows(rows: Array) -> Array:

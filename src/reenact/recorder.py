@@ -134,8 +134,11 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         )
         self._tape = self._log.tape
         self._origins = OriginTaker(env, create=reseed != "never", say=self._notices.say)
+        self._watched = False
         if not self._inert and type(self).step is Recorder.step:
-            self.__dict__["step"] = _watched(weakref.ref(self))  # for the first episode
+            # for the first episode; not by way of `__dict__`: see `hidden`
+            self.step = _watched(weakref.ref(self))  # type: ignore[assignment,method-assign]
+            self._watched = True
         weakref.finalize(self, self._log.close)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -176,12 +179,12 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         log = self._log
         details: dict[str, Any] = {}
         if options is not None:
-            details["options"] = self._options(options)
+            details |= self._options(options)
         if seed is None and self._reseed is True:
             seed = self._next_seed()
         elif seed is not None:
             self._seeds = None if self._reseed is not True else np.random.SeedSequence(abs(int(seed)))
-        if "step" in self.__dict__ and log.steps:  # the first episode is over
+        if self._watched and log.steps:  # the first episode is over
             self._stop_watching()
         log.begin(seed, details, self._origins.take(seed, log.steps))
         try:
@@ -225,7 +228,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
 
     def _stop_watching(self) -> None:
         self._log.add_states(self._origins.stop_watching())
-        self.__dict__.pop("step", None)
+        if self._watched:
+            self._watched = False
+            del self.step
 
     def flush(self) -> None:
         """Commits all that has been recorded so far: from here on a kill can't lose it."""
@@ -268,15 +273,15 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         """The env steps since the last reset."""
         return self._log.length
 
-    def _options(self, options: dict[str, Any]) -> Any:
-        """Returns reset options as tagged JSON has them: a copy, which the caller can't change any more."""
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Returns what the log keeps of reset options, as tagged JSON: a copy, out of the caller's reach."""
         try:
-            return json.loads(jsontags.dumps(options))
+            return {"options": json.loads(jsontags.dumps(options))}
         except (TypeError, ValueError, RecursionError) as error:
             self._notices.say(
                 f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed"
             )
-            return {"$unloggable": str(error)}
+            return {"unloggable": str(error)}
 
     def _next_seed(self) -> int:
         """Child k of the sequence that the caller's last seed began, as a 31-bit seed."""

@@ -13,6 +13,7 @@ import gymnasium as gym
 
 from reenact import origin
 from reenact.comparison import Comparison
+from reenact.episode import Unloggable
 from reenact.errors import ReenactError, ReplayError
 from reenact.fingerprint import fingerprint
 from reenact.guard import Guard
@@ -123,14 +124,14 @@ class Reexecution:
         return self._guard.render() if self._guard is not None else None
 
 
-def reset(env: Env, start: Origin | None, options: dict[str, Any] | None) -> object:
+def reset(env: Env, start: Origin | None, options: dict[str, Any] | Unloggable | None) -> object:
     """Resets an env as a logged reset was, from an origin of it; returns the observation.
 
     Raises:
         ReplayError: the log does not hold what that takes, or it has no place in this env.
     """
-    if isinstance(options, dict) and "$unloggable" in options:
-        raise ReplayError(f"its reset options could not be logged: {options['$unloggable']}")
+    if isinstance(options, Unloggable):
+        raise ReplayError(f"its reset options could not be logged: {options.why}")
     if start is None:
         return env.reset(options=options)[0]
     try:

@@ -134,10 +134,11 @@ def restore(env: gym.Env[Any, Any], state: State) -> None:
     Raises:
         ValueError: this NumPy has no such bit generator, or the state is not one of it.
     """
-    current = hidden.own(env.unwrapped, create=True)
+    base = env.unwrapped
+    current = hidden.own(base, create=True)
     changed = put(current, state)
     if changed is not current:
-        env.unwrapped.np_random = changed  # type: ignore[assignment]  # dm_control's envs have a RandomState
+        base.np_random = changed  # type: ignore[assignment]  # dm_control's envs have a RandomState
 
 
 def put(rng: object, state: State) -> Rng:

@@ -115,7 +115,7 @@ class MetaWorld:
 def _tasks(env: Env) -> list[Any]:
     """Returns the list of tasks that Meta-World's wrapper chooses from; [] where there is none."""
     for _, layer in hidden.layers(env):
-        tasks = vars(layer).get("tasks")
+        tasks = getattr(layer, "tasks", None)
         if isinstance(tasks, list) and type(layer).__module__.partition(".")[0] == "metaworld":
             return tasks
     return []
