@@ -1,4 +1,4 @@
-"""Makes tests/data/format-1/segment-00000.h5.gz, the run that every later version must read.
+"""Makes the runs in tests/data/format-1, which every later version must read.
 
 It is kept as it was made: run this again only for a new format version, into a new folder. What the test
 expects (tests/test_golden.py) are literals, printed here, so that a bug in reading can't cancel itself.

@@ -193,6 +193,8 @@ class EpisodeLog(SegmentLog):
         """The env raised, in a step (whose action was taken) or in a reset."""
         if self.running:
             self._settle()
+            if self._open is not None:
+                self._note_checksum(self._open)  # before a step is added that gave no observation
         if where == "step" and not isinstance(error, KeyboardInterrupt):
             self.tape.rewards.append(math.nan)
             if self._durations:
