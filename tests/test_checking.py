@@ -86,13 +86,13 @@ def together(tallies: tuple[Any, ...]) -> list[tuple[bool, int, int]]:
 
 def test_an_env_that_replays_needs_nothing() -> None:
     """CartPole: each rung that applies is exact, drawn and not, and one line is to be written."""
-    found = reenact.check("CartPole-v1", episodes=3)
+    found = reenact.check("CartPole-v1", episodes=4)
     assert found.replays
     assert found.advice == ('env = reenact.Recorder(env, run="runs/…")',)
     assert found.notices == found.reseeded == ()
-    assert {one.rung for one in found.tallies} == {"seed", "rng", "chain:1", "chain:first", "together"}
+    assert {one.rung for one in found.tallies} == {"seed", "rng", "chain:1", "chain:2", "chain:4", "chain:first", "together"}
     assert all(one.exact == one.tried > 0 for one in found.tallies)
-    assert together(found.tallies) == [(False, 3, 3), (True, 3, 3)]
+    assert together(found.tallies) == [(False, 4, 4), (True, 4, 4)]
     assert set(found.cost_s) == {"reset", "seeded reset", "step", "render"}
     assert all(0 < cost < 10 for cost in found.cost_s.values())
 

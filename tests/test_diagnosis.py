@@ -14,7 +14,7 @@ import pytest
 import odd_envs as odd
 import reenact
 from odd_envs import Odd, make, record, unseeded
-from reenact import recipe
+from reenact import recipe, signing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +130,7 @@ def test_a_recipe_with_doubts(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "run" / "segment-00000.h5", locking=False) as file:
         taken = json.loads(file.attrs["recipe"])
     changed = json.dumps({**taken, "doubts": ["Noisy has no arguments on record"]})
-    edit(tmp_path / "run", recipe=changed, signature=recipe.sign(changed))
+    edit(tmp_path / "run", recipe=changed, signature=signing.sign(changed))
     assert reenact.verify(tmp_path / "run")[0].cause is None
     spoil(tmp_path / "run", 2)
     assert diverged(tmp_path / "run", 0).cause == "the recipe may not be right: Noisy has no arguments on record"

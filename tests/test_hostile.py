@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import importlib
 import json
 import os
 import shutil
@@ -19,10 +20,10 @@ import numpy as np
 import pytest
 
 import reenact
-from reenact import jsontags, recipe, rng, usercode
+from reenact import jsontags, recipe, rng, signing, snapshot, usercode
 from reenact.errors import RecipeError, UntrustedError
 from reenact.layout import StateKind
-from reenact.rebuild import Permissions, rebuild
+from reenact.rebuild import Permissions, rebuild, refuse_names
 
 SOURCE = Path(reenact.__file__).resolve().parents[1]
 SPY = """
@@ -275,8 +276,8 @@ def test_an_empty_key_is_made_anew(tmp_path: Path) -> None:
     key = tmp_path / "state" / "reenact" / "key"
     key.parent.mkdir(parents=True)
     key.touch()
-    recipe._key_in.cache_clear()  # noqa: SLF001  # another process, as it were
-    assert not recipe.is_mine("text", hmac.new(b"", b"text", "sha256").hexdigest())
+    signing._key_in.cache_clear()  # noqa: SLF001  # another process, as it were
+    assert not signing.is_mine("text", hmac.new(b"", b"text", "sha256").hexdigest())
     assert len(key.read_bytes()) == 32
 
 
@@ -383,6 +384,11 @@ def nested(place: str, state: dict[str, Any] | None = None) -> bytes:
 BOMB = zlib.compress(bytes(1 << 26), 9)
 
 
+def mine(family: bytes, packed: bytes) -> bytes:
+    """A snapshot that this user's own signature lets through to the family's adapter."""
+    return family + b"\0" + signing.sign(packed).encode() + packed
+
+
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
@@ -397,11 +403,11 @@ BOMB = zlib.compress(bytes(1 << 26), 9)
         *((StateKind.NESTED, data) for data in (b"", b"x", zlib.compress(b"7"), zlib.compress(b"[7]"), zlib.compress(b'[["a"]]'), zlib.compress(b"{}"), zlib.compress(b'[[1,2,3]]'), BOMB)),
         (StateKind.RNG_JSON, zlib.compress(b'{"bit_generator": 7}')), (StateKind.RNG_JSON, BOMB), (StateKind.RNG_JSON, b"\0"),
         (StateKind.RNG_JSON, zlib.compress(b"7")), (StateKind.PCG64, b"short"),
-        (StateKind.SNAPSHOT, b"globals\0" + zlib.compress(b"7")), (StateKind.SNAPSHOT, b"globals\0" + BOMB),
-        (StateKind.SNAPSHOT, b"globals\0" + zlib.compress(b'{"random": [3, [1], null], "numpy": {"bit_generator": "MT19937"}}')),
-        (StateKind.SNAPSHOT, b"globals\0" + zlib.compress(b'{"random": {"$tuple": [3, {"$tuple": [1]}, null]}, "numpy": {}}')),
-        (StateKind.SNAPSHOT, b"ale\0" + zlib.compress(bytes(14000))), (StateKind.SNAPSHOT, b"metaworld\0" + zlib.compress(b"7")),
-        (StateKind.SNAPSHOT, b"pickle\0" + zlib.compress(b"cos\nsystem\n(S'x'\ntR.")), (StateKind.SNAPSHOT, b""),
+        (StateKind.SNAPSHOT, mine(b"globals", zlib.compress(b"7"))), (StateKind.SNAPSHOT, mine(b"globals", BOMB)),
+        (StateKind.SNAPSHOT, mine(b"globals", zlib.compress(b'{"random": [3, [1], null], "numpy": {"bit_generator": "MT19937"}}'))),
+        (StateKind.SNAPSHOT, mine(b"globals", zlib.compress(b'{"random": {"$tuple": [3, {"$tuple": [1]}, null]}, "numpy": {}}'))),
+        (StateKind.SNAPSHOT, mine(b"ale", zlib.compress(bytes(14000)))), (StateKind.SNAPSHOT, mine(b"metaworld", zlib.compress(b"7"))),
+        (StateKind.SNAPSHOT, mine(b"pickle", zlib.compress(b"cos\nsystem\n(S'x'\ntR."))), (StateKind.SNAPSHOT, b""),
         (StateKind.SNAPSHOT, b"\xff\n\x1b[31m\0x"), (StateKind.ENTROPY, b""), (StateKind.ENTROPY, b"\xff" * 5000),
     ],
 )  # fmt: skip
@@ -456,3 +462,95 @@ def test_predecessors_in_a_circle_end(tmp_path: Path, predecessors: tuple[int, i
     assert {episode.lineage.resets for episode in run} <= {2, 4}
     for result in reenact.verify(run, origin="chain"):
         assert result.verdict in ("exact", "diverged", "impossible")
+
+
+# ---- what only a signature keeps out
+
+
+class Configured(gym.Env[Any, Any]):
+    """Imports what its reset options name, as highway-env does."""
+
+    observation_space = gym.spaces.Discrete(2)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Imports."""
+        super().reset(seed=seed)
+        for name in (options or {}).values():
+            importlib.import_module(str(name).rpartition(".")[0])
+        return 0, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:  # noqa: ARG002  # its API
+        """Ends."""
+        return 0, 1.0, True, False, {}
+
+
+@pytest.mark.parametrize("named", ["hostile_module.X", "hostile_module.", "hostile_module.a-b", "/etc/passwd", "../x"])
+def test_options_that_somebody_else_wrote_import_nothing(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reset options are sealed one by one: ones put into a log that is otherwise mine are refused by name."""
+    (tmp_path / "hostile_module.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        recorder = reenact.Recorder(Configured(), run=tmp_path / "run")
+    recorder.reset(seed=1, options={"type": "json.X"})
+    recorder.step(0)
+    recorder.close()
+    make: Any = lambda render_mode: Configured()  # noqa: ARG005, E731  # its API
+    assert reenact.verify(tmp_path / "run", env=make)[0].verdict == "exact"  # my own options are mine
+    with h5py.File(tmp_path / "run" / "segment-00000.h5", "r+", locking=False) as file:
+        rows, heap = file["episodes"][:], file["heap"]
+        details = json.loads(heap[int(rows[0]["details"]["offset"]) :][: int(rows[0]["details"]["length"])].tobytes())
+        details["options"] = {"type": named}
+        data = json.dumps(details).encode()
+        rows[0]["details"] = (len(heap), len(data), zlib.crc32(data))
+        heap.resize((len(heap) + len(data),))
+        heap[-len(data) :] = np.frombuffer(data, np.uint8)
+        rows[0]["crc"] = zlib.crc32(rows[0].tobytes()[:-4])
+        file["episodes"][0] = rows[0]
+    (result,) = reenact.verify(tmp_path / "run", env=make)
+    assert result.verdict == "impossible"
+    assert named in str(result.error)
+    assert "--trust" in str(result.error)
+    assert "hostile_module" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "text", ["evil_beside.", "evil_beside.a-b", " evil_beside:x ", "/proc/self/cwd/evil.cfg", "~/x", "..\\x"]
+)
+def test_text_that_names_code_or_files_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands behind the dot: what comes before it is what an env would import."""
+    (tmp_path / "evil_beside.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UntrustedError, match="--trust"):
+        refuse_names({"config": [{"type": text}]})
+    refuse_names({"map_name": "8x8", "version": 1.5, "text": "no name of anything", "file": "ant.xml"})
+
+
+def test_an_emulator_state_of_a_stranger_is_not_parsed() -> None:
+    """ALE's parser writes where the bytes say: only this user's own snapshots, or trusted ones, get to it."""
+    ale_py = pytest.importorskip("ale_py")
+    gym.register_envs(ale_py)
+    env = gym.make("ALE/Pong-v5")
+    family = snapshot.family_of(env)
+    assert family is not None
+    name, _, sealed = snapshot.capture(family, env).partition(b"\0")
+    snapshot.restore(env, name + b"\0" + sealed, trust=False)
+    forged = name + b"\0" + b"0" * 64 + sealed[64:]
+    with pytest.raises(UntrustedError, match="not taken by you"):
+        snapshot.restore(env, forged, trust=False)
+    snapshot.restore(env, forged, trust=True)
+    env.close()
+
+
+def test_a_video_that_came_with_the_log_is_not_taken_for_one_s_own(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that says of itself that it is exact counts only with this user's seal; another's is left, and told."""
+    (made,) = reenact.replay(run, [0])
+    (again,) = reenact.replay(run, [0])
+    assert (made.ok, again.ok, again.reused) == (True, True, True)
+    monkeypatch.setenv("XDG_STATE_HOME", str(run.parent / "another-user"))
+    (theirs,) = reenact.replay(run, [0])
+    assert not theirs.reused
+    assert "made from something else" in str(theirs.error)

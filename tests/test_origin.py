@@ -406,7 +406,7 @@ def test_a_place_that_holds_no_generator_is_refused(place: str) -> None:
     state = rng.state_of(np.random.default_rng(1))
     assert state is not None
     with pytest.raises(ValueError, match="no generator"):
-        origin.restore(env, origin.Origin("rng", nested=((place, state),)))
+        origin.restore(env, origin.Origin("rng", nested=((place, state),)), trust=False)
     assert vars(env) == before
     assert isinstance(hidden.get(env, "|helper.rng"), np.random.Generator)
 

@@ -23,7 +23,7 @@ from gymnasium.wrappers import (
 )
 
 import reenact
-from reenact import jsontags, recipe
+from reenact import jsontags, recipe, signing
 from reenact.errors import RecipeError, UntrustedError
 from reenact.rebuild import rebuild
 
@@ -366,18 +366,18 @@ def test_a_forged_signature_is_a_stranger_s(tmp_path: Path, imported: list[str],
 def test_another_user_s_key_is_a_stranger_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log signed with another key is not one's own."""
     text = json.dumps({"id": "CartPole-v1"})
-    signature = recipe.sign(text)
-    assert recipe.is_mine(text, signature)
+    signature = signing.sign(text)
+    assert signing.is_mine(text, signature)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
-    assert not recipe.is_mine(text, signature)
+    assert not signing.is_mine(text, signature)
 
 
 def test_the_key_is_the_user_s_alone(tmp_path: Path) -> None:
     """Nobody else may read the key, and signing again uses the same one."""
-    signature = recipe.sign("text")
+    signature = signing.sign("text")
     key = tmp_path / "state" / "reenact" / "key"
     assert key.stat().st_mode & 0o077 == 0
-    assert recipe.sign("text") == signature
+    assert signing.sign("text") == signature
 
 
 CARTPOLE: dict[str, Any] = {

@@ -20,7 +20,7 @@ import pytest
 import odd_envs as odd
 import reenact
 from bare import only
-from reenact import jsontags, snapshot
+from reenact import jsontags, signing, snapshot
 from reenact.layout import StateKind
 from reenact.origin import SNAPSHOT_STEPS
 
@@ -64,6 +64,11 @@ def play(env: gym.Env[Any, Any], run: Path, episodes: int, first: int | None = N
         shown.append(crc32(np.array(seen).tobytes()))
     recorder.close()
     return shown
+
+
+def sealed(name: bytes, packed: bytes) -> bytes:
+    """A snapshot with this user's signature."""
+    return name + b"\0" + signing.sign(packed).encode() + packed
 
 
 @pytest.mark.parametrize("first", [None, 5])
@@ -114,8 +119,8 @@ def test_a_damaged_emulator_state_is_a_value_error(damage: str) -> None:
         "empty": b"",
     }[damage]
     with pytest.raises(ValueError, match="emulator state"):
-        snapshot.restore(env, b"ale\0" + zlib.compress(bad))
-    snapshot.restore(env, b"ale\0" + zlib.compress(good))
+        snapshot.restore(env, sealed(b"ale", zlib.compress(bad)), trust=False)
+    snapshot.restore(env, sealed(b"ale", zlib.compress(good)), trust=False)
     env.close()
 
 
@@ -123,23 +128,23 @@ def test_a_damaged_emulator_state_is_a_value_error(damage: str) -> None:
     "data",
     [
         b"",
-        b"nothing\0" + zlib.compress(b"x"),
-        b"ale\0" + zlib.compress(b"x"),
-        b"metaworld\0" + zlib.compress(b"[]"),
+        sealed(b"nothing", zlib.compress(b"x")),
+        sealed(b"ale", zlib.compress(b"x")),
+        sealed(b"metaworld", zlib.compress(b"[]")),
         b"globals",
         b"globals\0not zlib",
-        b"globals\0" + zlib.compress(b" " * (1 << 25)),
-        b"globals\0" + zlib.compress(b"[]"),
-        b"globals\0" + zlib.compress(b"{}"),
-        b"globals\0" + zlib.compress(jsontags.dumps({"random": 1, "numpy": {}}).encode()),
-        b"globals\0" + zlib.compress(jsontags.dumps({"random": (3, (), None), "numpy": {"state": {}}}).encode()),
+        sealed(b"globals", zlib.compress(b" " * (1 << 25))),
+        sealed(b"globals", zlib.compress(b"[]")),
+        sealed(b"globals", zlib.compress(b"{}")),
+        sealed(b"globals", zlib.compress(jsontags.dumps({"random": 1, "numpy": {}}).encode())),
+        sealed(b"globals", zlib.compress(jsontags.dumps({"random": (3, (), None), "numpy": {"state": {}}}).encode())),
     ],
 )
 def test_a_snapshot_of_another_env_is_a_value_error(data: bytes) -> None:
     """Bytes of no family, of another than the env's, or malformed, are refused; the global generators stay."""
     before = random.getstate(), pickle.dumps(np.random.get_state())  # noqa: NPY002  # they are what is tested
     with pytest.raises(ValueError, match=r"."):
-        snapshot.restore(odd.Odd(), data)
+        snapshot.restore(odd.Odd(), data, trust=False)
     assert (random.getstate(), pickle.dumps(np.random.get_state())) == before  # noqa: NPY002  # as above
 
 
@@ -149,7 +154,7 @@ def test_half_a_state_of_the_global_generators_changes_neither() -> None:
     states = {**snapshot.global_states(), "random": random.Random(1).getstate()}  # noqa: S311  # as above
     states["numpy"] = {**states["numpy"], "bit_generator": "PCG64"}
     with pytest.raises(ValueError, match=r"."):
-        snapshot.restore(odd.Odd(), snapshot.kept(snapshot.GLOBALS, snapshot.packed_globals(states)))
+        snapshot.restore(odd.Odd(), snapshot.kept(snapshot.GLOBALS, snapshot.packed_globals(states)), trust=False)
     assert random.getstate() == before
 
 
@@ -179,10 +184,10 @@ def test_the_goals_of_meta_world_go_with_its_episodes() -> None:
     family = snapshot.family_of(recorded)
     assert family is not None
     assert family.name == "metaworld"
-    snapshot.restore(fresh, snapshot.capture(family, recorded))
+    snapshot.restore(fresh, snapshot.capture(family, recorded), trust=False)
     assert [task.data for task in fresh.tasks] == [task.data for task in recorded.tasks]
     with pytest.raises(ValueError, match="number of tasks"):
-        snapshot.restore(fresh, snapshot.kept(family, jsontags.dumps(np.zeros((4, 3))).encode()))
+        snapshot.restore(fresh, snapshot.kept(family, jsontags.dumps(np.zeros((4, 3))).encode()), trust=False)
 
 
 def test_only_envs_that_need_snapshots_have_a_family() -> None:

@@ -51,7 +51,7 @@ from gymnasium import spaces
 
 import reenact
 from reenact import layout
-from reenact.recipe import sign
+from reenact.signing import sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -45,7 +45,7 @@ RERUNS = 12
 
 SLICE_STEPS = 40
 LONG_SECONDS = 3600.0
-SLICE_SECONDS = 60.0
+SLICE_SECONDS = 240.0
 
 _running: set[int] = set()
 """The workers that are running now."""
@@ -248,7 +248,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         found = [Job(key, env, None, LONG_EPISODE, LONG_SECONDS) for key, env in LONG if key in keys]
     elif options.slice:
         found = [
-            Job(key, env, SLICE_STEPS, None, SLICE_SECONDS)
+            Job(key, env, min(SLICE_STEPS, env.steps or FAMILIES[key].steps), None, SLICE_SECONDS)
             for key in keys
             if importable(FAMILIES[key])
             for env in FAMILIES[key].envs

@@ -47,10 +47,11 @@ class Pass:
         self.drawn = False
         self._owed = 0
         self._globals: dict[str, Any] | None = None
+        self._trust = stage.trust
         with contextlib.ExitStack() as stack:
             self.env = stack.enter_context(stage.open("rgb_array" if render else None))
             if start and render:
-                set_camera(self.env, lineage)
+                set_camera(self.env, lineage, trust=stage.trust)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -99,7 +100,7 @@ class Pass:
         except ValueError as error:
             raise ReplayError(f"reset {self.position}, on the way, can't be read: {error}") from error
         try:
-            reset(self.env, self.origin_of(origins), act.options)
+            reset(self.env, self.origin_of(origins), act.options, trust=self._trust)
             if self.position == 0 and self.render and sets_camera(self.env):
                 Guard(self.env).render()
             step = self.env.step
@@ -120,7 +121,7 @@ class Pass:
             raise ReplayError(f"reset {self.position}, on the way, raised {what}; when recorded it did not") from error
 
 
-def set_camera(env: Env, lineage: Lineage) -> None:
+def set_camera(env: Env, lineage: Lineage, *, trust: bool) -> None:
     """Draws once after the first reset that the env instance had, as live rendering would have.
 
     Gymnasium's MuJoCo renderer points its free camera at where things are at the first render.
@@ -131,7 +132,7 @@ def set_camera(env: Env, lineage: Lineage) -> None:
         for act in lineage.acts(0, 1, env.action_space):
             found = origin.read(act.seed, act.states)
             if found:
-                reset(env, found[0], act.options)
+                reset(env, found[0], act.options, trust=trust)
                 env.render()
 
 

@@ -6,6 +6,7 @@ processes run this module as a program; what they find they write to a file, sin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from reenact.episode import ReplayResult
 
-RUNGS = ("snapshot", "seed", "entropy", "rng", "chain:1", "chain:first")
+RUNGS = ("snapshot", "seed", "entropy", "rng", "chain:snapshot", "chain:1", "chain:2", "chain:4", "chain:first")
 _ALONE = RUNGS[:4]
 TOGETHER = "together"
 """The name of the row for what a replay does unless told: one rung after another."""
@@ -243,25 +244,23 @@ def _record(task: _Task) -> dict[str, Any]:
 
 
 def _costs(task: _Task) -> dict[str, float]:
-    env = task.make(None)
-    times = _episodes(env, [1, None, 2, None, 3, None], _FEWEST_STEPS)
-    env.close()
+    with contextlib.closing(task.make(None)) as env:
+        times = _episodes(env, [1, None, 2, None, 3, None], _FEWEST_STEPS)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def _drawing(task: _Task) -> tuple[dict[str, float], str | None]:
     """Returns what drawing a frame takes, or why there is none."""
     try:
-        env = task.make("rgb_array")
-        env.reset(seed=0)
-        frame: Any = env.render()
-        video.check_frame(frame)
-        if (frame == frame[0, 0]).all():
-            return {}, f"every pixel of its first frame is {tuple(frame[0, 0].tolist())}"
-        began = time.perf_counter()
-        env.render()
-        cost = time.perf_counter() - began
-        env.close()
+        with contextlib.closing(task.make("rgb_array")) as env:
+            env.reset(seed=0)
+            frame: Any = env.render()
+            video.check_frame(frame)
+            if (frame == frame[0, 0]).all():
+                return {}, f"every pixel of its first frame is {tuple(frame[0, 0].tolist())}"
+            began = time.perf_counter()
+            env.render()
+            cost = time.perf_counter() - began
     except Exception as error:  # noqa: BLE001  # the env may raise anything
         return {}, f"{type(error).__name__}: {error}".partition("\n")[0]
     return {"render": cost}, None
@@ -286,12 +285,12 @@ def _episodes(env: gym.Env[Any, Any], seeds: list[int | None], most_steps: int) 
 
 
 def _replay(task: _Task) -> dict[str, Any]:
-    found = []
+    found, run = [], open_run(task.folder)
     for rung in (*RUNGS, None):
         for rendered in (False,) if task.undrawn else (False, True):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                results = render.verify(open_run(task.folder), origin=rung, rendered=rendered)
+                results = render.verify(run, origin=rung, rendered=rendered)
             tried = [one for one in results if one.verdict != "impossible"]
             if not tried and rung is not None:
                 continue

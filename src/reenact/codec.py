@@ -274,15 +274,12 @@ class ActionCodec:
         """
         column = leaves[0] if len(leaves) == 1 else None
         if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
-            parsed = _parse_kind(kind)
-            if parsed == "int" and column.ndim == 1 and column.dtype.kind in "iu":
-                return list(column.tolist())
-            if isinstance(parsed, dict) and parsed.keys() == {"scalar"} and column.ndim == 1:
-                return list(column.astype(_number_dtype(parsed["scalar"])))
-            if isinstance(parsed, dict) and parsed.keys() == {"array", "shape"}:
-                shape = tuple(parsed["shape"])
-                if math.prod(shape) == math.prod(column.shape[1:]):
-                    return list(column.astype(_number_dtype(parsed["array"])).reshape(count, *shape))
+            try:
+                found = _restore_column(_parse_kind(kind), column)
+            except (TypeError, KeyError, OverflowError, RecursionError) as error:  # the kind may be anybody's
+                raise ValueError(f"the log names an unknown kind of action: {kind[:80]}") from error
+            if found is not None:
+                return found
         return [self.restore(kind, [leaf[at] for leaf in leaves]) for at in range(count)]
 
     def _restore(self, space: spaces.Space[Any], kind: Any, rows: Any) -> Any:
@@ -300,6 +297,19 @@ class ActionCodec:
         if at[0] != flat.size:
             raise ValueError("a kind for fewer numbers than there are")
         return found
+
+
+def _restore_column(kind: Any, column: np.ndarray) -> list[Any] | None:
+    """Makes the actions of a whole column, where all are ints, NumPy scalars or arrays; None for other kinds."""
+    if kind == "int" and column.ndim == 1 and column.dtype.kind in "iu":
+        return list(column.tolist())
+    if isinstance(kind, dict) and kind.keys() == {"scalar"} and column.ndim == 1:
+        return list(column.astype(_number_dtype(kind["scalar"])))
+    if isinstance(kind, dict) and kind.keys() == {"array", "shape"}:
+        shape = tuple(kind["shape"])
+        if math.prod(shape) == math.prod(column.shape[1:]):
+            return list(column.astype(_number_dtype(kind["array"])).reshape(len(column), *shape))
+    return None
 
 
 @lru_cache(maxsize=1024)

@@ -58,7 +58,10 @@ def versions_of(episode: Episode) -> dict[str, str]:
         found = json.loads(str(episode.attributes.get("versions", "{}")))
     except ValueError:
         return {}
-    return {str(name): str(version) for name, version in found.items()} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    # they are printed, and a stranger's log may hold what a terminal takes for an order
+    return {name: version for name, version in found.items() if name.isprintable() and str(version).isprintable()}
 
 
 def _by_trying(ladder: Ladder, climb: Climb, *, rendered: bool) -> str | None:

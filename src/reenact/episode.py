@@ -50,6 +50,19 @@ class RaisedError:
 
 
 @dataclass(frozen=True, slots=True)
+class ResetOptions:
+    """What `reset(options=...)` was given, from a log.
+
+    Attributes:
+        value: the options.
+        seal: their signature; "" where there is none.
+    """
+
+    value: dict[str, Any]
+    seal: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unloggable:
     """What stands for reset options that JSON can't carry.
 
@@ -78,7 +91,7 @@ class EpisodeData:
     """
 
     origins: tuple[Origin, ...]
-    options: dict[str, Any] | Unloggable | None
+    options: ResetOptions | Unloggable | None
     actions: list[Any]
     rewards: np.ndarray
     length: int

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reenact import diagnosis, recipe, trial, video
+from reenact import diagnosis, recipe, signing, trial, video
 from reenact.comparison import describe
 from reenact.episode import ReplayResult, finite
 from reenact.errors import DamagedError, ReenactError, ReplayError, VideoError
 from reenact.trial import Trial
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from reenact.diagnosis import Explanation
@@ -59,7 +61,8 @@ def make(film: Film, options: Options, ladders: Ladders, tell: Tell) -> ReplayRe
     source = _source(film, options, ladders)
     found = video.read_comment(path) if path.is_file() else None
     good = "tolerated" if ladders.tolerance else "exact"
-    if found is not None and found.get("source") == source and found.get("verdict") == good:
+    mine = found is not None and signing.is_mine(_sealed(found), str(found.get("seal")))
+    if found is not None and mine and found.get("source") == source and found.get("verdict") == good:
         tell(sum(part.end - part.first for part in film.parts))
         frames = found.get("frames")
         made = result_of(film, ladders.tolerance, Trial(str(found.get("origin")), None, ()))
@@ -191,7 +194,7 @@ class _Take:
                 found = trial.settled(climb)
                 explained = diagnosis.explain(self._ladders.of(part.episode), climb, part.episode, rendered=True)
                 return result_of(self._film, self._ladders.tolerance, found, explained=explained)
-        found = trial.Trial(first.rung.name, None, first.tried)
+        found = trial.Trial(first.stood, None, first.tried)
         return result_of(self._film, self._ladders.tolerance, found)
 
     def keep(self, result: ReplayResult, path: Path, source: dict[str, object], *, replaces: bool) -> ReplayResult:
@@ -199,12 +202,18 @@ class _Take:
         if self._writer is None:
             return result
         kept = replace(result, path=str(path), frames=self._writer.frames)
-        comment = {**_provenance(self._film, kept), "source": source}
+        comment: dict[str, object] = {**_provenance(self._film, kept), "source": source}
+        comment["seal"] = signing.sign(_sealed(comment))
         try:
             self._writer.finish(path, title=path.stem, comment=comment, overwrite=replaces)
         except VideoError as error:
             return replace(result, error=f"{result.error}; {error}" if result.error else str(error))
         return kept
+
+
+def _sealed(comment: Mapping[str, object]) -> str:
+    """Returns what is signed of a video's comment: a stranger's run may come with videos of anything."""
+    return json.dumps([comment.get(name) for name in ("source", "verdict", "origin", "frames")])
 
 
 # ---- what to say of it

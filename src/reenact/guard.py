@@ -43,13 +43,14 @@ class Guard:
         states = [rng.state_of(held) for held in self._rngs]
         for simulation in self._simulations:
             simulation.save()
-        frame = self._env.render()
-        for held, state in zip(self._rngs, states, strict=True):
-            if state is not None:
-                rng.put(held, state)
-        for simulation in self._simulations:
-            simulation.put_back()
-        return frame
+        try:
+            return self._env.render()
+        finally:
+            for held, state in zip(self._rngs, states, strict=True):
+                if state is not None:
+                    rng.put(held, state)
+            for simulation in self._simulations:
+                simulation.put_back()
 
 
 class _Simulation:

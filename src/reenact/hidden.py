@@ -63,13 +63,13 @@ def find(env: Env, *, create: bool = False) -> dict[str, object]:
             for part, value in _parts(holder):
                 if id(value) in seen or len(seen) > _MOST:
                     continue
-                if isinstance(value, _RNGS) or is_mujoco_data(value):
+                if issubclass(type(value), _RNGS) or is_mujoco_data(value):
                     seen.add(id(value))
                     found[f"{place}{part}"] = value
                 elif _worth_a_look(value):
                     seen.add(id(value))
-                    if create and isinstance(value, gym.Env):
-                        own(value, create=True)
+                    if create and issubclass(type(value), gym.Env):
+                        own(value, create=True)  # type: ignore[arg-type]  # an env
                     deeper.append((f"{place}{part}.", value))
         level = deeper
     return found
@@ -81,7 +81,9 @@ def generators(env: Env, *, create: bool) -> list[str]:
     if not _holds_another(env, first):
         return []
     return [
-        place for place, value in find(env, create=create).items() if value is not first and isinstance(value, _RNGS)
+        place
+        for place, value in find(env, create=create).items()
+        if value is not first and issubclass(type(value), _RNGS)
     ]
 
 
@@ -97,11 +99,11 @@ def _holds_another(env: Env, first: object) -> bool:
         deeper: list[object] = []
         for holder in level:
             for value in _referents(holder):
-                if isinstance(value, _RNGS) and value is not first:
+                if issubclass(type(value), _RNGS) and value is not first:
                     return True
                 if id(value) in seen or len(seen) > _MOST or not _worth_a_look(value):
                     continue
-                if isinstance(value, gym.Env):
+                if issubclass(type(value), gym.Env):
                     return True
                 seen.add(id(value))
                 deeper.append(value)
@@ -202,11 +204,13 @@ def _attributes(holder: object) -> dict[str, object] | None:
 
 
 def _worth_a_look(value: object) -> bool:
-    if isinstance(value, dict | list | tuple):
-        return len(value) <= _LONGEST
-    if isinstance(value, gym.Env):
+    kind = type(value)  # never `isinstance`: a proxy would look at what it stands for
+    if issubclass(kind, dict | list | tuple):
+        return len(value) <= _LONGEST  # type: ignore[arg-type]  # they have a length
+    if issubclass(kind, gym.Env):
         return True
-    if callable(value) or type(value).__dictoffset__ == 0:  # classes are callable, too
+    # classes are callable, too, and functions
+    if kind.__dictoffset__ == 0 or any("__call__" in base.__dict__ for base in kind.__mro__):
         return False
-    package = type(value).__module__.partition(".")[0]
+    package = kind.__module__.partition(".")[0]
     return package not in _OPAQUE and package not in sys.stdlib_module_names  # a module's class is a builtin

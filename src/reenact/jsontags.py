@@ -5,7 +5,7 @@ Contract, type by type:
 | value | written as |
 |---|---|
 | None, bool, int, finite float, str, list, dict with str keys | itself |
-| nan, inf, -inf | `{"$float": "nan"}` |
+| nan, inf, -inf | `{"$float": "nan"}`; a NaN of other bits: these, as 16 hexadecimal digits |
 | tuple | `{"$tuple": [...]}` |
 | dict with other keys, or a key that starts with "$" | `{"$dict": [[key, value], ...]}` |
 | NumPy array | `{"$array": base64 of its C-order bytes, "dtype": "<f4", "shape": [2, 3]}` |
@@ -26,6 +26,7 @@ import base64
 import inspect
 import json
 import math
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -74,7 +75,7 @@ def loads(text: str | bytes, load: Load | None = None) -> Any:
     """
     try:
         return _untag(json.loads(text), load)
-    except (KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError, struct.error) as error:
         raise ValueError(f"malformed tagged JSON: {error}") from error
 
 
@@ -98,7 +99,7 @@ def _tag(value: object) -> object:  # noqa: C901  # one case after another
         return value
     if kind is float:
         assert isinstance(value, float)  # noqa: S101  # for mypy: the line above has checked it
-        return value if math.isfinite(value) else {"$float": repr(value)}
+        return value if math.isfinite(value) else {"$float": _float_text(value)}
     if kind is list:
         return [_tag(item) for item in value]  # type: ignore[attr-defined]  # kind is list
     if kind is tuple:
@@ -118,6 +119,11 @@ def _tag(value: object) -> object:  # noqa: C901  # one case after another
     if tagged is None:
         raise TypeError(f"{kind.__module__}.{kind.__qualname__} can't be written as JSON")
     return tagged
+
+
+def _float_text(value: float) -> str:
+    packed = struct.pack(">d", value)
+    return packed.hex() if math.isnan(value) and packed != struct.pack(">d", math.nan) else repr(value)
 
 
 def _tag_numpy(value: object) -> object | None:
@@ -166,7 +172,8 @@ def _untag(value: Any, load: Load | None) -> Any:  # noqa: C901, PLR0911, PLR091
     content = value[tag]
     match tag:
         case "$float":
-            return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[content]
+            known = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+            return known[content] if content in known else struct.unpack(">d", bytes.fromhex(content))[0]
         case "$tuple":
             return tuple(_untag(item, load) for item in content)
         case "$dict":

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from reenact import snapshot
 from reenact.chain import Pass, set_camera
 from reenact.episode import Attempt, EpisodeData
 from reenact.errors import ReplayError, SelectionError
+from reenact.guard import sets_camera
 from reenact.reexecute import Reexecution
 
 if TYPE_CHECKING:
@@ -184,16 +185,22 @@ class Ladder:
             DamagedError: its log is damaged.
         """
         rung, data = climb.rung, climb.data
+        climb.stood = rung.name
+        told: dict[str, Any] = {"tolerance": self._tolerance, "trust": self.stage.trust, "trace": trace}
         if rung.start is None:
             start = next(one for one in data.origins if one.name == rung.name)
+            if render and self._pass is not None and sets_camera(self._pass.env):
+                self.close()  # of two of MuJoCo's contexts for drawing, one leaves the other's frames black
             with self.stage.open("rgb_array" if render else None) as env:
                 if render and climb.position:
-                    set_camera(env, self._lineage)
-                yield Reexecution(env, data, start, render=render, tolerance=self._tolerance, trace=trace)
+                    set_camera(env, self._lineage, trust=self.stage.trust)
+                yield Reexecution(env, data, start, render=render, **told)
             return
         going = self._reach(rung.start, climb.position, render=render)
+        if going.start != rung.start:
+            climb.stood = f"chain:{climb.position - going.start}" if going.start else "chain:first"
         start_here = going.origin_of(data.origins)
-        run = Reexecution(going.env, data, start_here, render=render, tolerance=self._tolerance, trace=trace)
+        run = Reexecution(going.env, data, start_here, render=render, **told)
         try:
             yield run
         finally:
@@ -205,7 +212,8 @@ class Ladder:
     def _reach(self, start: int, position: int, *, render: bool) -> Pass:
         """Returns an env that has gone from `start`, or from further back, to the reset at `position`."""
         held = self._pass
-        if held is not None and held.render == render and held.start <= start <= held.position <= position:
+        stands = held is not None and held.render == render and held.start <= start <= held.position <= position
+        if held is not None and stands and (held.start == start or self._forced in (None, "chain")):
             going, self.went_on_drawn = held, held.drawn
         else:
             self.close()
@@ -292,6 +300,7 @@ class Climb:
         rung: the one to try now.
         tried: the rungs that were not exact, in order.
         exhausted: whether there is no other; `rung` is the one that went furthest then.
+        stood: what the rung tried last came to: a chain may have gone on from further back.
     """
 
     def __init__(self, ladder: Ladder, data: EpisodeData, position: int, rungs: Iterator[Rung]) -> None:
@@ -305,14 +314,14 @@ class Climb:
             raise ReplayError(
                 f"it has no such origin to start from; it has {', '.join(one.name for one in data.origins) or 'none'}"
             )
-        self.rung = first
+        self.rung, self.stood = first, first.name
 
     def failed(self, divergence: Divergence | None, error: str | None = None) -> bool:
         """Takes in that the rung was not exact; returns whether there is another one to try."""
         if self.rung.start is not None and self._ladder.went_on_drawn:
             self._ladder.went_on_drawn = False
             return True  # the same one again, in an env that has drawn nothing
-        self.tried += (Attempt(self.rung.name, divergence, error),)
+        self.tried += (Attempt(self.stood, divergence, error),)
         self._failed.append(self.rung)
         following = next(self._rungs, None)
         if following is not None:

@@ -242,14 +242,20 @@ def read(seed: int | None, states: Sequence[tuple[int, StateKind, bytes]]) -> tu
     return tuple(found)
 
 
-def restore(env: Env, start: Origin) -> None:
+def restore(env: Env, start: Origin, *, trust: bool) -> None:
     """Puts back what an origin holds, but for the seed, which the reset is given.
 
+    Args:
+        env: the env.
+        start: the origin.
+        trust: whether a snapshot that somebody else may have made goes to a simulator's own parser.
+
     Raises:
+        UntrustedError: it would, and is not trusted.
         ValueError: a part of it has no place in this env.
     """
     if start.snapshot is not None:
-        snapshot.restore(env, start.snapshot)
+        snapshot.restore(env, start.snapshot, trust=trust)
     for place, state in start.nested:
         held = hidden.get(env, place)
         changed = rng.put(held, state)

@@ -16,7 +16,7 @@ import numpy as np
 
 from reenact import jsontags, layout
 from reenact.codec import ActionCodec, leaves_of
-from reenact.episode import Unloggable
+from reenact.episode import ResetOptions, Unloggable
 from reenact.errors import DamagedError, RunNotFoundError
 from reenact.hdf5 import Hdf5File, first_line
 from reenact.layout import StateKind
@@ -68,7 +68,7 @@ class Act(NamedTuple):
 
     seed: int | None
     states: list[tuple[int, StateKind, bytes]]
-    options: dict[str, Any] | Unloggable | None
+    options: ResetOptions | Unloggable | None
     actions: list[Any]
     trailing: list[Any]
     errored: bool
@@ -483,9 +483,12 @@ class SegmentReader:
         return found
 
 
-def options_of(details: dict[str, Any]) -> dict[str, Any] | Unloggable | None:
+def options_of(details: dict[str, Any]) -> ResetOptions | Unloggable | None:
     """Returns the reset options among an episode's details."""
-    return Unloggable(str(details["unloggable"])) if "unloggable" in details else details.get("options")
+    if "unloggable" in details:
+        return Unloggable(str(details["unloggable"]))
+    found = details.get("options")
+    return ResetOptions(found, str(details.get("seal", ""))) if isinstance(found, dict) else None
 
 
 def sound_rows(rows: Array) -> Array:

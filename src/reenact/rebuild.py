@@ -239,7 +239,7 @@ class _Recipe:
         if not isinstance(found, dict):
             raise RecipeError("the log's recipe has arguments that are no dict")
         if not self._free:
-            _refuse_names(found)
+            refuse_names(found)
         return found
 
 
@@ -267,11 +267,16 @@ def _refusal(what: str) -> str:
 
 
 _NAME = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
-_PYTHON_NAME = re.compile(r"([A-Za-z_]\w*)(?:[.:][A-Za-z_]\w*)+")
 
 
-def _refuse_names(value: object) -> None:
-    """Refuses text that names something importable: some envs import what their arguments name (highway-env)."""
+def refuse_names(value: object) -> None:
+    """Refuses text that names something importable, or a file by its path.
+
+    Some envs import what their arguments name (highway-env, whatever stands behind the last dot), or read it.
+
+    Raises:
+        UntrustedError: there is such text in it.
+    """
     waiting = [value]
     while waiting:
         part = waiting.pop()
@@ -283,11 +288,22 @@ def _refuse_names(value: object) -> None:
             waiting += part
         elif isinstance(part, bytes):
             waiting.append(part.decode("utf-8", "replace"))
-        elif isinstance(part, str) and (match := _PYTHON_NAME.fullmatch(part.strip())):
-            root = match[1]
-            known = root in sys.modules or root in sys.stdlib_module_names or importlib.util.find_spec(root) is not None
-            if known and root not in _TRUSTED:
-                raise UntrustedError(_refusal(repr(part)))
+        elif isinstance(part, str) and (_is_path(part) or _is_importable(part)):
+            raise UntrustedError(_refusal(repr(part)))
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or "\\" in text or text.lstrip().startswith(("~", ".."))
+
+
+def _is_importable(text: str) -> bool:
+    head, dot, _ = text.strip().replace(":", ".").partition(".")
+    if not dot or not head or head in _TRUSTED:
+        return False
+    try:
+        return head in sys.modules or head in sys.stdlib_module_names or importlib.util.find_spec(head) is not None
+    except (ImportError, ValueError):
+        return True  # it is there, and odd
 
 
 def _checked(text: str) -> dict[str, Any]:

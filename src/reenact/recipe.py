@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
-import hmac
 import inspect
 import json
-import os
 import platform
-import secrets
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from importlib import metadata
@@ -44,6 +39,7 @@ WITHOUT_EFFECT = frozenset(
         "minari.data_collector.data_collector:DataCollector",
         "stable_baselines3.common.monitor:Monitor",
         "reenact.recorder:Recorder",
+        "reenact.recorder:_Watched",
     }
 )
 """Wrappers that change no transition; a replay leaves them out."""
@@ -253,18 +249,8 @@ _OTHER_NAMES = {"pygame": ("pygame-ce",), "Box2D": ("box2d-py",), "retro": ("sta
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError):  # a log may name anything
         return None
-
-
-def sign(text: str) -> str:
-    """Returns the signature of a recipe's text under this user's key."""
-    return hmac.new(_key(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-
-
-def is_mine(text: str, signature: str) -> bool:
-    """Whether this user signed the recipe's text."""
-    return hmac.compare_digest(sign(text).encode(), signature.encode("utf-8", "surrogatepass"))
 
 
 def wrappers_of(env: Env) -> Iterator[gym.Wrapper[Any, Any, Any, Any]]:
@@ -303,10 +289,6 @@ def _named(recipe: dict[str, Any]) -> set[tuple[str, str]]:
     return {(module, name) for module, _, name in (name.partition(":") for name in names)}
 
 
-_INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
-"""Of `sysconfig`'s paths: "data" is the prefix, below which one's own folders may lie."""
-
-
 def _own_folder(package: str) -> str | None:
     """Returns the folder that the user's own module was imported from; None for an installed one."""
     module = sys.modules.get(package)
@@ -314,9 +296,7 @@ def _own_folder(package: str) -> str | None:
     file = inside[0] if inside else getattr(module, "__file__", None)
     if file is None or package in script.NAMES:
         return None
-    folder = Path(file).resolve().parent
-    installed = {Path(sysconfig.get_paths()[name]).resolve() for name in _INSTALLED}
-    return None if installed & {folder, *folder.parents} else str(folder)
+    return None if usercode.is_installed(Path(file)) else str(Path(file).resolve().parent)
 
 
 def _arguments(
@@ -333,36 +313,3 @@ def _arguments(
             return None
         kept[key] = copy.deepcopy(value)  # as it is now: the log's header is written later
     return kept
-
-
-def _key() -> bytes:
-    """The user's key, made at first use; where no folder can be written, one for this process alone."""
-    return _key_in(os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state"))
-
-
-@functools.cache  # verifying thousands of episodes asks for it each time
-def _key_in(state: str) -> bytes:
-    path = Path(state) / "reenact" / "key"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_name(f".key.{os.getpid()}")
-        if path.exists() and path.stat().st_size != _KEY_BYTES:  # a crash lost it: an empty one is anybody's
-            path.unlink()
-        if not path.exists():
-            partial.write_bytes(secrets.token_bytes(_KEY_BYTES))
-            partial.chmod(0o600)
-            try:
-                os.link(partial, path)  # of two processes, both end up with the first one's
-            except FileExistsError:
-                pass
-            except OSError:
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
-        return path.read_bytes()
-    except OSError:
-        return _PROCESS_KEY
-
-
-_KEY_BYTES = 32
-_PROCESS_KEY = secrets.token_bytes(_KEY_BYTES)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from reenact import folder, jsontags, recipe, usercode
+from reenact import folder, jsontags, recipe, signing, usercode
 from reenact.codec import ActionCodec
 from reenact.fingerprint import frozen, is_small
 from reenact.layout import Ended
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Sequence
     from os import PathLike
+
+    from reenact.layout import StateKind
 
 this_launch()  # now: the script's workers may record before it does, and must not take its starter's launch
 
@@ -134,11 +136,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         )
         self._tape = self._log.tape
         self._origins = OriginTaker(env, create=reseed != "never", say=self._notices.say)
-        self._watched = False
-        if not self._inert and type(self).step is Recorder.step:
-            # for the first episode; not by way of `__dict__`: see `hidden`
-            self.step = _watched(weakref.ref(self))  # type: ignore[assignment,method-assign]
-            self._watched = True
+        if not self._inert:
+            self.env = _Watched(env, self._origins, self._stop_watching)
         weakref.finalize(self, self._log.close)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -184,9 +183,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             seed = self._next_seed()
         elif seed is not None:
             self._seeds = None if self._reseed is not True else np.random.SeedSequence(abs(int(seed)))
-        if self._watched and log.steps:  # the first episode is over
+        if isinstance(self.env, _Watched) and log.steps:  # the first episode is over
             self._stop_watching()
-        log.begin(seed, details, self._origins.take(seed, log.steps))
+        log.begin(seed, details, self._safely(self._origins.take, seed, log.steps))
         try:
             observation, _ = result = self.env.reset(seed=seed, options=options)
         except BaseException as error:
@@ -195,7 +194,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         log.started(observation)
         self.episode_start_time = time.perf_counter()
         log.start_clock(self.episode_start_time)
-        log.add_states(self._origins.returned(seed))
+        log.add_states(self._safely(self._origins.returned, seed))
         return result
 
     def _end(self, observation: Any, ended: Ended, info: dict[str, Any]) -> None:
@@ -219,18 +218,20 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             info[self._stats_key] = {"r": log.total, "l": log.length, "t": elapsed}
         self.episode_start_time = time.perf_counter()
 
-    def _watched_step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        with self._origins.watch():
-            result = Recorder.step(self, action)
-        if not self._origins.watching:
-            self._stop_watching()
-        return result
+    def _safely(self, take: Callable[..., list[tuple[StateKind, bytes]]], *given: Any) -> list[tuple[StateKind, bytes]]:
+        """Takes states; whatever the env's own objects do when they are looked at, the training goes on."""
+        try:
+            return take(*given)
+        except Exception as error:  # noqa: BLE001  # a proxy may raise anything when it is looked at
+            what = f"{type(error).__name__}: {error}"
+            self._notices.say(f"the state of {type(self.unwrapped).__name__} can't be taken ({what}): seed the resets")
+            return []
 
     def _stop_watching(self) -> None:
+        """The first episode is over, or enough of it was seen."""
         self._log.add_states(self._origins.stop_watching())
-        if self._watched:
-            self._watched = False
-            del self.step
+        if isinstance(self.env, _Watched):
+            self.env = self.env.env
 
     def flush(self) -> None:
         """Commits all that has been recorded so far: from here on a kill can't lose it."""
@@ -276,7 +277,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Returns what the log keeps of reset options, as tagged JSON: a copy, out of the caller's reach."""
         try:
-            return {"options": json.loads(jsontags.dumps(options))}
+            text = jsontags.dumps(options)
+            return {"options": json.loads(text), "seal": signing.sign(text)}
         except (TypeError, ValueError, RecursionError) as error:
             self._notices.say(
                 f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed"
@@ -290,18 +292,26 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         return int(self._seeds.spawn(1)[0].generate_state(1, np.uint32)[0] >> 1)
 
 
-def _watched(recorder: weakref.ref[Recorder]) -> Callable[[Any], Any]:
-    """Returns what stands in for a recorder's `step` during its first episode, at no cost to any later one.
+class _Watched(gym.Wrapper[Any, Any, Any, Any]):
+    """Stands between a recorder and its env while the first steps are watched, at no cost to any later one.
 
-    It holds the recorder weakly: a cycle would keep one that is dropped from being closed at once.
+    An attribute of the recorder's own in `step`'s place would do the same, and slow all its steps for ever: CPython
+    keeps the attributes of an object whose layout has changed in a slower place.
     """
 
-    def step(action: Any) -> Any:
-        found = recorder()
-        assert found is not None  # noqa: S101  # for mypy: whoever calls it holds it
-        return found._watched_step(action)  # noqa: SLF001  # its own, but for the weak reference
+    def __init__(self, env: gym.Env[Any, Any], origins: OriginTaker, stop: Callable[[], None]) -> None:
+        super().__init__(env)
+        self._origins = origins
+        self._stop = weakref.WeakMethod(stop)  # a cycle would keep a recorder that is dropped from being closed at once
 
-    return step
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the env, and looks at the global generators before and after."""
+        with self._origins.watch():
+            result = self.env.step(action)
+        stop = self._stop()
+        if not self._origins.watching and stop is not None:
+            stop()
+        return result
 
 
 def _header(
@@ -318,7 +328,7 @@ def _header(
         space = "null"
     return {
         "recipe": text,
-        "signature": recipe.sign(text),
+        "signature": signing.sign(text),
         "versions": json.dumps(recipe.versions(recipe_)),
         "env_id": env_id,
         "action_space": space,

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from reenact import origin
+from reenact import jsontags, origin
 from reenact.comparison import Comparison
-from reenact.episode import Unloggable
+from reenact.episode import ResetOptions, Unloggable
 from reenact.errors import ReenactError, ReplayError
 from reenact.fingerprint import fingerprint
 from reenact.guard import Guard
+from reenact.rebuild import refuse_names
+from reenact.signing import is_mine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +38,7 @@ class Reexecution:
         render: whether to draw; without it each frame is None.
         tolerance: how far a reward may be off, and the return by so much a step; above 0
             fingerprints are left out.
+        trust: whether options and snapshots that somebody else may have put into the log are used all the same.
         trace: takes the fingerprint of every observation, and the reward before it; None: nobody asks.
 
     Attributes:
@@ -51,10 +54,12 @@ class Reexecution:
         *,
         render: bool,
         tolerance: float = 0.0,
+        trust: bool = False,
         trace: list[tuple[int, float]] | None = None,
     ) -> None:
         self.env, self.finished = env, False
         self._data, self._start, self._render, self._trace = data, start, render, trace
+        self._trust = trust
         self._check = Comparison(data, tolerance)
         self._guard: Guard | None = None
 
@@ -74,7 +79,7 @@ class Reexecution:
 
     def _frames(self) -> Iterator[Any]:
         data, check = self._data, self._check
-        started = self._try(0, "reset", lambda: (reset(self.env, self._start, data.options),))
+        started = self._try(0, "reset", lambda: (reset(self.env, self._start, data.options, trust=self._trust),))
         if started is None:
             return
         check.observation(0, started[0])
@@ -124,18 +129,30 @@ class Reexecution:
         return self._guard.render() if self._guard is not None else None
 
 
-def reset(env: Env, start: Origin | None, options: dict[str, Any] | Unloggable | None) -> object:
+def reset(env: Env, start: Origin | None, options: ResetOptions | Unloggable | None, *, trust: bool) -> object:
     """Resets an env as a logged reset was, from an origin of it; returns the observation.
 
+    Args:
+        env: fresh, or left by the episode before.
+        start: the origin; None: the reset as it was called.
+        options: what it was given.
+        trust: whether what somebody else may have put into the log is used all the same.
+
     Raises:
+        UntrustedError: options or a snapshot that this user did not record could do harm.
         ReplayError: the log does not hold what that takes, or it has no place in this env.
     """
     if isinstance(options, Unloggable):
         raise ReplayError(f"its reset options could not be logged: {options.why}")
+    given = None
+    if options is not None:
+        given = options.value
+        if not trust and not is_mine(jsontags.dumps(given), options.seal):
+            refuse_names(given)
     if start is None:
-        return env.reset(options=options)[0]
+        return env.reset(options=given)[0]
     try:
-        origin.restore(env, start)
+        origin.restore(env, start, trust=trust)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReplayError(f"its state can't be restored here: {error}") from error
-    return env.reset(seed=start.seed, options=options)[0]
+    return env.reset(seed=start.seed, options=given)[0]

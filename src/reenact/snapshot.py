@@ -1,7 +1,7 @@
 """The simulator's own state, for env families that neither a seed nor their RNGs restart; as bytes, never pickle.
 
-A family is a small adapter behind one interface. On disk a snapshot is the family's name, a zero byte, and zlib
-over what the adapter gives; the generators' states go with it.
+A family is a small adapter behind one interface. On disk a snapshot is the family's name, a zero byte, a signature
+(64 hexadecimal digits), and zlib over what the adapter gives; the generators' states go with it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from reenact import hidden, jsontags, rng
+from reenact import hidden, jsontags, rng, signing
+from reenact.errors import UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Env = gym.Env[Any, Any]
+_SEAL = 64
 _LARGEST = 1 << 24
 """Bytes that a snapshot may have when inflated."""
 
@@ -31,6 +33,8 @@ class Family(Protocol):
     name: str
     seed_suffices: bool
     """Whether a seeded reset starts an episode again, without a snapshot."""
+    native: bool
+    """Whether the bytes go to a parser in C++, which forged ones make write out of bounds."""
 
     def capture(self, env: Env) -> bytes:
         """Takes it, without changing anything."""
@@ -52,6 +56,7 @@ class Ale:
 
     name = "ale"
     seed_suffices = True
+    native = True
     _slack = 4096  # the length of a state differs by some bytes from step to step
 
     def capture(self, env: Env) -> bytes:
@@ -75,6 +80,7 @@ class Globals:
 
     name = "globals"
     seed_suffices = False
+    native = False
 
     def capture(self, env: Env) -> bytes:  # noqa: ARG002  # they belong to the process
         """Takes both states."""
@@ -96,6 +102,7 @@ class MetaWorld:
 
     name = "metaworld"
     seed_suffices = False
+    native = False
 
     def capture(self, env: Env) -> bytes:
         """Takes the goals of all tasks, float64, shape (tasks, 3 or 6)."""
@@ -188,21 +195,34 @@ def capture(family: Family, env: Env) -> bytes:
 
 def kept(family: Family, data: bytes) -> bytes:
     """Returns what a family's adapter gave, as it is kept."""
-    return family.name.encode() + b"\0" + zlib.compress(data, 1)
+    packed = zlib.compress(data, 1)
+    return family.name.encode() + b"\0" + signing.sign(packed).encode() + packed
 
 
-def restore(env: Env, data: bytes) -> None:
+def restore(env: Env, data: bytes, *, trust: bool) -> None:
     """Puts a snapshot into a fresh env.
 
+    Args:
+        env: the env.
+        data: as `kept` gave it.
+        trust: whether one that somebody else may have made goes to a simulator's own parser.
+
     Raises:
+        UntrustedError: it would, and is not trusted.
         ValueError: it is none of this env's.
     """
-    name, _, packed = data.partition(b"\0")
+    name, _, sealed = data.partition(b"\0")
+    seal, packed = sealed[:_SEAL].decode("ascii", "replace"), sealed[_SEAL:]
     family = _FAMILIES.get(name.decode("ascii", "replace"))
     if family is None:
         raise ValueError(f"a snapshot of the unknown family {name[:20]!r}: update reenact")
     if family is not GLOBALS and family_of(env) is not family:
         raise ValueError(f"a snapshot of the family {family.name!r}, which the env is not of")
+    if family.native and not trust and not signing.is_mine(packed, seal):
+        raise UntrustedError(
+            f"its snapshot of {family.name!r} was not taken by you, and would go to the simulator's own parser, which "
+            "forged bytes can make do anything: --trust lets it"
+        )
     family.restore(env, rng.inflate(packed, _LARGEST))
 
 

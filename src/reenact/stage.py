@@ -10,7 +10,8 @@ import gymnasium as gym
 
 from reenact.errors import ReplayError
 from reenact.rebuild import NONE, Permissions, rebuild
-from reenact.recipe import inert, is_mine, read
+from reenact.recipe import inert, read
+from reenact.signing import is_mine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,11 @@ class Stage:
         """The package that the env's class is defined in."""
         modules = read(self.recipe).get("modules")
         return str(modules[0]) if isinstance(modules, list) and modules else ""
+
+    @property
+    def trust(self) -> bool:
+        """Whether what somebody else may have put into the log is used all the same."""
+        return self.permissions.trust
 
     @contextlib.contextmanager
     def open(self, render_mode: str | None) -> Iterator[Env]:

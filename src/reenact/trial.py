@@ -67,7 +67,7 @@ def _up(ladder: Ladder, climb: Climb, *, render: bool, tell: Callable[[int], Non
             error = refusal
         if divergence is None and error is None:
             climb.succeeded()
-            return Trial(climb.rung.name, None, climb.tried)
+            return Trial(climb.stood, None, climb.tried)
         if not climb.failed(divergence, str(error) if error is not None else None):
             return settled(climb)
 

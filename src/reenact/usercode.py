@@ -14,6 +14,7 @@ import importlib.util
 import multiprocessing
 import runpy
 import sys
+import sysconfig
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -80,8 +81,20 @@ def import_module(name: str) -> ModuleType:
     """
     if name in sys.modules:
         return sys.modules[name]
-    with _guarded(source_of(name), name):
+    source = source_of(name)
+    # what is installed was made to be imported, whatever its calls are named
+    with _guarded(None if source is None or is_installed(source) else source, name):
         return importlib.import_module(name)
+
+
+_INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
+"""Of `sysconfig`'s paths: "data" is the prefix, below which one's own folders may lie."""
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file belongs to Python or an installed package, and is not the user's own."""
+    installed = {Path(sysconfig.get_paths()[name]).resolve() for name in _INSTALLED}
+    return bool(installed & set(path.resolve().parents))
 
 
 def source_of(module: str) -> Path | None:
