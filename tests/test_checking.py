@@ -90,7 +90,15 @@ def test_an_env_that_replays_needs_nothing() -> None:
     assert found.replays
     assert found.advice == ('env = reenact.Recorder(env, run="runs/…")',)
     assert found.notices == found.reseeded == ()
-    assert {one.rung for one in found.tallies} == {"seed", "rng", "chain:1", "chain:2", "chain:4", "chain:first", "together"}
+    assert {one.rung for one in found.tallies} == {
+        "seed",
+        "rng",
+        "chain:1",
+        "chain:2",
+        "chain:4",
+        "chain:first",
+        "together",
+    }
     assert all(one.exact == one.tried > 0 for one in found.tallies)
     assert together(found.tallies) == [(False, 4, 4), (True, 4, 4)]
     assert set(found.cost_s) == {"reset", "seeded reset", "step", "render"}
