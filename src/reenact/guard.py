@@ -1,8 +1,8 @@
 """Drawing without consequences: what `render()` changes in an env is put back afterwards.
 
 Fetch and HandReach move sites and call `mj_forward` in it, some wrappers draw random numbers, Crafter draws from
-the generator of its world (evidence: determinism). MuJoCo's integration state, site positions and all random
-generators are as before once a frame is drawn.
+the generator of its world (evidence: determinism). MuJoCo's data, site positions and all random generators are as
+before once a frame is drawn.
 """
 
 from __future__ import annotations
@@ -54,21 +54,20 @@ class Guard:
 
 
 class _Simulation:
-    """The state of one MuJoCo simulation."""
+    """All of one MuJoCo simulation: FetchPickAndPlace's actions start from positions that `mj_forward` computes."""
 
     def __init__(self, model: Any, data: Any) -> None:
         self._mujoco: Any = sys.modules["mujoco"]  # whoever made the data imported it
         self._model, self._data = model, data
-        self._spec = self._mujoco.mjtState.mjSTATE_INTEGRATION
-        self._state = np.zeros(self._mujoco.mj_stateSize(model, self._spec))
+        self._saved = self._mujoco.MjData(model)
         self._sites = model.site_pos.copy()
 
     def save(self) -> None:
-        self._mujoco.mj_getState(self._model, self._data, self._state, self._spec)
+        self._mujoco.mj_copyData(self._saved, self._model, self._data)
         self._sites[:] = self._model.site_pos
 
     def put_back(self) -> None:
-        self._mujoco.mj_setState(self._model, self._data, self._state, self._spec)
+        self._mujoco.mj_copyData(self._data, self._model, self._saved)
         self._model.site_pos[:] = self._sites
 
 
