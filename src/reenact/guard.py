@@ -54,20 +54,32 @@ class Guard:
 
 
 class _Simulation:
-    """All of one MuJoCo simulation: FetchPickAndPlace's actions start from positions that `mj_forward` computes."""
+    """All of one MuJoCo simulation: its state, and what is computed of it.
+
+    FetchPickAndPlace's actions start from positions that `mj_forward`, called in its `render()`, computes anew. Python
+    has no `mj_copyData` before MuJoCo 4, but the integration state and every array of the data.
+    """
 
     def __init__(self, model: Any, data: Any) -> None:
         self._mujoco: Any = sys.modules["mujoco"]  # whoever made the data imported it
         self._model, self._data = model, data
-        self._saved = self._mujoco.MjData(model)
+        self._spec = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        self._state = np.zeros(self._mujoco.mj_stateSize(model, self._spec))
+        self._names = [name for name in dir(data) if isinstance(getattr(data, name, None), np.ndarray)]
+        self._arrays: dict[str, np.ndarray] = {}
         self._sites = model.site_pos.copy()
 
     def save(self) -> None:
-        self._mujoco.mj_copyData(self._saved, self._model, self._data)
+        self._mujoco.mj_getState(self._model, self._data, self._state, self._spec)
+        self._arrays = {name: getattr(self._data, name).copy() for name in self._names}
         self._sites[:] = self._model.site_pos
 
     def put_back(self) -> None:
-        self._mujoco.mj_copyData(self._data, self._model, self._saved)
+        self._mujoco.mj_setState(self._model, self._data, self._state, self._spec)
+        for name, saved in self._arrays.items():
+            now = getattr(self._data, name)
+            if now.shape == saved.shape:  # of contacts there may be others now: the next step makes them anew
+                now[...] = saved
         self._model.site_pos[:] = self._sites
 
 
