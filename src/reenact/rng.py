@@ -148,7 +148,10 @@ def put(rng: object, state: State) -> Rng:
         ValueError: this NumPy has no such bit generator, or the state is not one of it.
     """
     name, legacy = str(state.get("bit_generator")), "has_gauss" in state
-    held = _same_kind(rng, name, legacy=legacy) or _fresh(name, legacy=legacy)
+    if type(rng) is np.random.Generator and not legacy and type(rng.bit_generator).__name__ == name:
+        held: Rng = rng  # nearly always; chains do this at each reset
+    else:
+        held = _same_kind(rng, name, legacy=legacy) or _fresh(name, legacy=legacy)
     try:
         if isinstance(held, np.random.RandomState):
             held.set_state(state)
