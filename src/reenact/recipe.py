@@ -200,7 +200,7 @@ def _factory_name(factory: str | EnvFactory | None) -> str | None:
 
 def versions(recipe: dict[str, Any]) -> dict[str, str]:
     """Returns the versions that an episode may depend on: of Python, Gymnasium, the env's package."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {"python": platform.python_version(), "platform": _platform()}
     packages = {"reenact", "gymnasium", "numpy", *(module.partition(".")[0] for module in recipe["modules"])}
     packages |= {name for name in _SIMULATORS if name in sys.modules}
     for name in sorted(packages):
@@ -214,7 +214,7 @@ def versions(recipe: dict[str, Any]) -> dict[str, str]:
 
 def changed(recorded: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Returns which of the versions that an episode was recorded with are others here: then, now."""
-    here: dict[str, str] = {"python": platform.python_version(), "platform": platform.platform()}
+    here: dict[str, str] = {"python": platform.python_version(), "platform": _platform()}
     found = {}
     for name, then in recorded.items():
         now = here.get(name) or _version(name) or "not installed"
@@ -238,6 +238,13 @@ def read(text: str) -> dict[str, Any]:
         else []
     )
     return {**found, "doubts": told}
+
+
+@functools.cache
+def _platform() -> str:
+    """Returns what `platform.platform()` does on Linux; that starts a program, in the middle of a training."""
+    here, libc = platform.uname(), "".join(platform.libc_ver())
+    return f"{here.system}-{here.release}-{here.machine}" + (f"-with-{libc}" if libc else "")
 
 
 _SIMULATORS = ("mujoco", "dm_control", "Box2D", "ale_py", "pygame", "pybullet")
