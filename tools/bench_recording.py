@@ -106,6 +106,11 @@ def recorder(env: AnyEnv, folder: Path) -> AnyEnv:
     return reenact.Recorder(env, run=folder / "run")
 
 
+def durable(env: AnyEnv, folder: Path) -> AnyEnv:
+    """This package, waiting for the disk at each commit."""
+    return reenact.Recorder(env, run=folder / "run", durable=True)
+
+
 def record_video(env: AnyEnv, folder: Path) -> AnyEnv:
     """What people do to see a training: film every 250th episode as it happens."""
     filmed = RecordVideo(env, str(folder / "videos"), episode_trigger=every_250th, disable_logger=True)
@@ -135,10 +140,11 @@ class Form:
 BARE = Form("bare", bare)
 STATISTICS = Form("RecordEpisodeStatistics", episode_statistics)
 RECORDER = Form("reenact.Recorder", recorder)
+DURABLE = Form("reenact.Recorder, durable=True", durable)
 VIDEO = Form("RecordEpisodeStatistics + RecordVideo", record_video, render_mode="rgb_array")
 MINARI = Form("Minari DataCollector", minari_collector, share=0.02)
-STEP_FORMS = (BARE, Form("bare wrapper", bare_wrapper), STATISTICS, RECORDER, VIDEO, MINARI)
-SCRIPT_FORMS = (BARE, STATISTICS, RECORDER, VIDEO)
+STEP_FORMS = (BARE, Form("bare wrapper", bare_wrapper), STATISTICS, RECORDER, DURABLE, VIDEO, MINARI)
+SCRIPT_FORMS = (BARE, STATISTICS, RECORDER, DURABLE, VIDEO)
 
 
 @dataclass(frozen=True)

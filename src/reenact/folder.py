@@ -1,7 +1,7 @@
 """Who may write into a run's folder: the launch that made it, and later ones that said `resume=True`.
 
 `run.json` names the run (a UUID that all its segments bear) and the launch that made it; it comes into
-being whole, or not at all, and never changes. A launch that resumes the run leaves a file of its own.
+being whole, or not at all, and never changes. A launch that joins the run later leaves a file of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import time
 import uuid
+import warnings
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -17,12 +18,17 @@ from typing import TYPE_CHECKING
 
 from reenact import layout
 from reenact.errors import RunError, RunExistsError
+from reenact.process import Launch
 
 if TYPE_CHECKING:
-    from reenact.process import Process
+    from collections.abc import Iterator
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p")
+_LOCAL_FUSE = ("fuse.fuse-overlayfs",)  # what lies under a container's root
 
 
-def default_run(env_id: str, launch: Process) -> Path:
+def default_run(env_id: str, launch: Launch) -> Path:
     """Returns `runs/<env id>-<date>-<time>`, the same for every process of a launch."""
     stamp = datetime.fromtimestamp(launch.started_at()).astimezone().strftime("%Y%m%d-%H%M%S")
     name = f"{env_id.replace('/', '-').replace(':', '-')}-{stamp}"
@@ -33,7 +39,7 @@ def default_run(env_id: str, launch: Process) -> Path:
     return folder
 
 
-def check_free(run: Path, launch: Process, *, resume: bool) -> None:
+def check_free(run: Path, launch: Launch, *, resume: bool) -> None:
     """Looks, without making anything, whether this launch may write into the folder.
 
     Raises:
@@ -48,14 +54,15 @@ def check_free(run: Path, launch: Process, *, resume: bool) -> None:
     size = sum(path.stat().st_size for path in segments) / 1e6
     latest = max((path.stat().st_mtime for path in segments), default=run.stat().st_mtime)
     when = datetime.fromtimestamp(latest).astimezone().strftime("%Y-%m-%d %H:%M")
+    again = any(launch.in_process_of(other) for other in _launches(run))
     raise RunExistsError(
-        f"{run} already holds a run of an earlier launch "
+        f"{run} already holds a run of an earlier {'start of a cell in this session' if again else 'launch'} "
         f"({len(segments)} segment{'s' * (len(segments) != 1)}, "
         f"{size:.1f} MB, last written {when}): give another run=, or resume=True to go on with it"
     )
 
 
-def join(run: Path, launch: Process, *, resume: bool) -> str:
+def join(run: Path, launch: Launch, *, resume: bool) -> str:
     """Makes the folder, or joins it, and returns the run's UUID.
 
     Raises:
@@ -72,6 +79,8 @@ def join(run: Path, launch: Process, *, resume: bool) -> str:
             "launch": asdict(launch),
         }
         found = _create(run / layout.RUN_FILE, mine)
+        if found["run"] == mine["run"]:
+            _warn_of_network(run)
         if found["launch"] != asdict(launch):
             check_free(run, launch, resume=resume)
             _create(run / layout.LAUNCH_FILE.format(launch.id), {"launch": asdict(launch)})
@@ -82,16 +91,55 @@ def join(run: Path, launch: Process, *, resume: bool) -> str:
         raise RunError(f"can't record into {run}: {error}: give another run=") from error
 
 
-def _is_ours(run: Path, launch: Process) -> bool:
-    """Whether the folder is new, empty of runs, or has been joined by this launch."""
+def _is_ours(run: Path, launch: Launch) -> bool:
+    """Whether the folder is new, empty of runs, or this launch's; another cell of a notebook may join it, too."""
+    has_segments = run.is_dir() and any(run.glob(layout.SEGMENT_GLOB))
     if not (run / layout.RUN_FILE).exists():
-        return not any(run.glob(layout.SEGMENT_GLOB)) if run.is_dir() else not run.exists()
-    if (run / layout.LAUNCH_FILE.format(launch.id)).exists():
+        return not has_segments if run.is_dir() else not run.exists()
+    launches = list(_launches(run))
+    if launch in launches:
         return True
-    try:
-        return bool(json.loads((run / layout.RUN_FILE).read_text())["launch"] == asdict(launch))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    if not has_segments:  # killed before it recorded anything
+        return not any(other.is_alive(run.stat().st_mtime_ns) for other in launches)
+    mine = [other for other in launches if launch.in_process_of(other)]
+    return bool(mine) and all(launch.is_other_cell_than(other) for other in mine)
+
+
+def _launches(run: Path) -> Iterator[Launch]:
+    """Yields those that have recorded into a folder, as far as their files can be read."""
+    for path in (run / layout.RUN_FILE, *run.glob(layout.LAUNCH_FILE.format("*"))):
+        try:
+            yield Launch(**json.loads(path.read_text())["launch"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def _warn_of_network(run: Path) -> None:
+    kind = network(run, _MOUNTS.read_text() if _MOUNTS.exists() else "")
+    if kind is not None:
+        warnings.warn(
+            f"reenact: {run} lies on a network file system ({kind}): what is recorded is safe there, but reading it "
+            "while the training runs may fail or come late; record to a local disk, and move the run when it is closed",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def network(path: Path, mounts: str) -> str | None:
+    """Returns the type of the network file system that a path lies on, or None.
+
+    Args:
+        path: an existing one.
+        mounts: what `/proc/self/mountinfo` says.
+    """
+    best, kind, path = -1, "", path.resolve()
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        point = Path(fields.split()[4].encode().decode("unicode_escape"))  # a blank is \040
+        if path.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), rest.split()[0]
+    far = kind in _NETWORK or (kind.startswith("fuse.") and kind not in _LOCAL_FUSE)
+    return kind if far else None
 
 
 def _create(path: Path, content: dict[str, object]) -> dict[str, object]:

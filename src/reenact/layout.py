@@ -33,6 +33,7 @@ BLOCK_STEPS = 4096  # a commit is due after so many steps
 SEGMENT_NAME = "segment-{:05d}.h5"
 SEGMENT_GLOB = "segment-*.h5"
 CLAIM_NAME = "segment-{:05d}.claim"
+CLAIM_GLOB = "segment-*.claim"
 RUN_FILE = "run.json"
 LAUNCH_FILE = "launch-{}.json"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 import warnings
 from typing import Any
@@ -45,6 +46,7 @@ class EpisodeLog(SegmentLog):
         """
         if self._pid != os.getpid():
             self._leave_parent()
+        self._thread = threading.get_ident()
         self.interrupt()
         if self._writer is None and not self._closed and time.monotonic() >= self._suspended_until:
             self._start_segment()
@@ -128,6 +130,7 @@ class EpisodeLog(SegmentLog):
             self._trailing()
             return
         step, now = self._length + len(self.tape.rewards) - self._settled, time.perf_counter()
+        self._thread = threading.get_ident()
         last_step, last_time = self._last_tick
         if self._durations:
             self._step_durations.append(now - last_time)

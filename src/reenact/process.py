@@ -1,12 +1,13 @@
 """Who this process is, which launch it belongs to, and whether another one still lives.
 
 A launch is one start of a training script with all its worker processes: the top of the tree that
-`multiprocessing` made, told by host, pid and start time.
+`multiprocessing` made, told by host, pid and start time. In a notebook each start of a cell is one of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import multiprocessing.util
 import os
@@ -14,10 +15,10 @@ import socket
 import sys
 import time
 import weakref
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 _LAUNCH_VARIABLE = "_REENACT_LAUNCH"
 STALE_S = 600.0
@@ -66,12 +67,33 @@ class Process:
         return self.started == 0 or _started(self.pid) in (0, self.started)
 
 
+@dataclass(frozen=True, slots=True)
+class Launch(Process):
+    """The top process of a launch, and in a notebook the cell that runs.
+
+    Attributes:
+        cell: its id, where the notebook's front end gives it one, else "".
+        execution: its execution count; 0: no notebook.
+    """
+
+    cell: str = ""
+    execution: int = 0
+
+    def in_process_of(self, other: Launch) -> bool:
+        """Whether both are of one process: in a notebook, of different starts of cells, maybe."""
+        return replace(self, cell="", execution=0) == replace(other, cell="", execution=0)
+
+    def is_other_cell_than(self, other: Launch) -> bool:
+        """Whether both are known to be different cells of one notebook, and not the same one, started twice."""
+        return self.in_process_of(other) and "" not in (self.cell, other.cell) and self.cell != other.cell
+
+
 def this_process() -> Process:
     """Returns the identity of the calling process."""
-    return _process(os.getpid())
+    return Process(*_identity(os.getpid()))
 
 
-def this_launch() -> Process:
+def this_launch() -> Launch:
     """Returns the identity of the launch that the calling process belongs to.
 
     A variable in `os.environ` carries it to processes that multiprocessing starts from here. It counts
@@ -79,23 +101,36 @@ def this_launch() -> Process:
     child knows it without.
     """
     global _launch  # noqa: PLW0603  # one a process, and the same in all that are forked from it
-    if _launch is None or multiprocessing.parent_process() is not None:
+    is_worker = multiprocessing.parent_process() is not None
+    if _launch is None or is_worker:
         _launch = _find_launch()
-    os.environ[_LAUNCH_VARIABLE] = f"{_launch.host}|{_launch.pid}|{_launch.boot}|{_launch.started}"
+    if not is_worker:
+        _launch = replace(_launch, **_cell())
+    os.environ[_LAUNCH_VARIABLE] = json.dumps(asdict(_launch))
     return _launch
 
 
-_launch: Process | None = None
+_launch: Launch | None = None
 
 
-def _find_launch() -> Process:
+def _cell() -> dict[str, Any]:
+    """Returns what tells one start of a notebook's cell from another's."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None:
+        return {}
+    message = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return {"cell": str(message.get("metadata", {}).get("cellId", "")), "execution": int(shell.execution_count)}
+
+
+def _find_launch() -> Launch:
     parent = multiprocessing.parent_process()
     if parent is None and not _is_worker_in_the_making():
-        return this_process()
-    inherited = os.environ.get(_LAUNCH_VARIABLE, "").split("|")
-    if len(inherited) == 4:  # noqa: PLR2004  # a Process has four fields
-        return Process(inherited[0], int(inherited[1]), inherited[2], int(inherited[3]))
-    return _process(os.getppid() if parent is None or parent.pid is None else parent.pid)
+        return Launch(*_identity(os.getpid()))
+    inherited = os.environ.get(_LAUNCH_VARIABLE)
+    if inherited is not None:
+        return Launch(**json.loads(inherited))
+    return Launch(*_identity(os.getppid() if parent is None or parent.pid is None else parent.pid))
 
 
 def _is_worker_in_the_making() -> bool:
@@ -104,8 +139,8 @@ def _is_worker_in_the_making() -> bool:
     return any(argument.startswith(starts) for argument in sys.orig_argv)
 
 
-def _process(pid: int) -> Process:
-    return Process(socket.gethostname(), pid, _boot_id(), _started(pid))
+def _identity(pid: int) -> tuple[str, int, str, int]:
+    return socket.gethostname(), pid, _boot_id(), _started(pid)
 
 
 @cache

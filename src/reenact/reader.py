@@ -42,11 +42,13 @@ class Status:
         writer: the process.
         heartbeat: ns since 1970 of the last commit.
         closed: whether it was closed cleanly.
+        committed: whether anything has been committed since it was made.
     """
 
     writer: Process
     heartbeat: int
     closed: bool
+    committed: bool
 
     @property
     def live(self) -> bool:
@@ -187,13 +189,14 @@ class SegmentReader:
         """Reads who writes it and until when; a writer that can't be read counts as dead."""
         slot = self._latest(layout.STATUS)
         if slot is None:
-            return Status(Process("", 0, "", 0), 0, closed=False)
+            return Status(Process("", 0, "", 0), 0, closed=False, committed=False)
         host, boot = (
             bytes(slot["host"]).decode("utf-8", "replace"),
             bytes(slot["boot"]).decode("utf-8", "replace"),
         )
         writer = Process(host, int(slot["pid"]), boot, int(slot["started"]))
-        return Status(writer, int(slot["heartbeat"]), bool(slot["closed"]))
+        committed = int(slot["sequence"]) > 0
+        return Status(writer, int(slot["heartbeat"]), bool(slot["closed"]), committed)
 
     def finished(self) -> bool:
         """Whether nothing can come any more: the writer said so, and HDF5 has brought all of it to the disk.

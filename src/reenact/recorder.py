@@ -67,6 +67,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         fingerprint_every: int = 32,
         step_durations: bool = False,
         flush_seconds: float = 5.0,
+        durable: bool = False,
     ) -> None:
         """Wraps an env; nothing is written before the first reset.
 
@@ -86,6 +87,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             fingerprint_every: env steps between two checksums of the observation; 0: first and last only.
             step_durations: whether to log how long each step took, the agent's part included.
             flush_seconds: at most so many seconds of training are lost if the process is killed.
+            durable: whether each commit waits until the disk has it (fsync): then a loss of power loses no more
+                than a kill does.
 
         Raises:
             RunExistsError: an earlier launch wrote the run, and `resume` is False.
@@ -124,6 +127,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         running = is_small(env.observation_space)
         self._log = EpisodeLog(
             self.run,
+            launch,
             partial(_header, taken, env.action_space, env_id, role, running=running),
             ActionCodec(env.action_space),
             info_keywords=self._info_keywords,
@@ -131,6 +135,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             running_fingerprints=running,
             durations=step_durations,
             flush_seconds=flush_seconds,
+            durable=durable,
             resume=resume,
             used_before=bool(getattr(env, "has_reset", False)),
         )
@@ -244,6 +249,18 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         finally:
             super().close()
 
+    def __reduce__(self) -> Any:
+        """Refuses to be copied.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "a Recorder can't be pickled, copied or sent to another process: what it records goes into one file, from "
+            "one env. Hand over a function that makes the env and wraps it there, as vector envs take it; to copy the "
+            "env without its log, copy recorder.env"
+        )
+
     @property
     def return_queue(self) -> deque[SupportsFloat]:
         """Returns of the last finished episodes."""
@@ -304,6 +321,10 @@ class _Watched(gym.Wrapper[Any, Any, Any, Any]):
         self._origins = origins
         self._stop = weakref.WeakMethod(stop)  # a cycle would keep a recorder that is dropped from being closed at once
 
+    def __reduce__(self) -> Any:
+        """Is copied as the env that it wraps: a copy is not recorded."""
+        return _itself, (self.env,)
+
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the env, and looks at the global generators before and after."""
         with self._origins.watch():
@@ -312,6 +333,10 @@ class _Watched(gym.Wrapper[Any, Any, Any, Any]):
         if not self._origins.watching and stop is not None:
             stop()
         return result
+
+
+def _itself(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return env
 
 
 def _header(

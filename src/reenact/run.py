@@ -104,9 +104,30 @@ class Run:
             for path in fresh:
                 self._add(path)
                 changed = True
+        changed |= self._give_way()
         if changed or not self._indexed:
             self._lineages.clear()
             self._index()
+
+    def _give_way(self) -> bool:
+        """Has segments whose recorder has gone on in another one hold nothing up; returns whether that is new.
+
+        Its last episode and the time of its last commit count until the other one has committed: until then a
+        kill leaves them to it.
+        """
+        changed = False
+        successors: set[int] = set()
+        for number in sorted(self._tables, reverse=True):  # a successor has the higher number
+            table = self._tables[number]
+            gap = bool(table.reader.attributes.get("gap", 0))
+            predecessor = self._tables.get(int(table.reader.attributes.get("predecessor", -1)))
+            if predecessor is not None and predecessor.number < number:
+                if gap:
+                    changed |= predecessor.give_way(taken_over=False)
+                elif table.status.committed or number in successors:
+                    successors.add(predecessor.number)
+                    changed |= predecessor.give_way(taken_over=True)
+        return changed
 
     def _paths(self) -> list[Path]:
         return [self.path] if self.path.is_file() else sorted(self.path.glob(layout.SEGMENT_GLOB))

@@ -11,8 +11,11 @@ import json
 import math
 import operator
 import os
+import re
+import threading
 import time
 import warnings
+import weakref
 from array import array
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -25,13 +28,15 @@ from reenact.errors import RunError
 from reenact.fingerprint import fold
 from reenact.layout import Ended
 from reenact.pending import Entry, Heap, as_float, row_packer, sealed
-from reenact.process import Process, close_at_exit, this_launch, this_process
+from reenact.process import close_at_exit, this_process
 from reenact.tape import Tape
 from reenact.writer import SegmentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from reenact.process import Launch
 
 RETRY_S = 5.0
 """After an error of the disk, a new segment is tried at a reset, so many seconds later at the earliest."""
@@ -47,6 +52,7 @@ class SegmentLog:
 
     Args:
         run: the run's folder.
+        launch: that records; in a notebook of the cell that made the recorder, whichever resets it.
         header: makes the segments' attributes, when the first one is made.
         codec: of the env's action space.
         info_keywords: names of the info values kept.
@@ -54,6 +60,7 @@ class SegmentLog:
         running_fingerprints: whether they are running checksums over all observations.
         durations: whether step durations are kept.
         flush_seconds: a commit is due after so many.
+        durable: whether a commit waits for the disk.
         resume: whether the run of an earlier launch may be continued.
         used_before: whether the env had been reset before it was recorded.
     """
@@ -61,6 +68,7 @@ class SegmentLog:
     def __init__(
         self,
         run: Path,
+        launch: Launch,
         header: Callable[[], dict[str, str | int]],
         codec: ActionCodec,
         *,
@@ -69,15 +77,18 @@ class SegmentLog:
         running_fingerprints: bool,
         durations: bool,
         flush_seconds: float,
+        durable: bool,
         resume: bool,
         used_before: bool,
     ) -> None:
-        self.run, self._make_header, self._codec = run, header, codec
+        self.run, self._launch, self._make_header, self._codec = run, launch, header, codec
         self._info_keywords, self._every, self._durations = info_keywords, fingerprint_every, durations
         self._running = running_fingerprints
         self._checksum, self._folded = 0, 0  # of the episode, over the observations of so many steps
-        self._flush_seconds, self._resume, self._used_before = flush_seconds, resume, used_before
+        self._flush_seconds, self._durable = flush_seconds, durable
+        self._resume, self._used_before = resume, used_before
         self._writer: SegmentWriter | None = None
+        self._outgrown: list[SegmentWriter] = []  # whose episodes the next commit takes over
         self._predecessor, self._gap = -1, False
         self._suspended_until = 0.0
         self._closed = False
@@ -106,6 +117,8 @@ class SegmentLog:
         self._first_run_row = 0
         self._deadline = math.inf
         self._suspension_said = False
+        self._lost_from = 0  # the first step that no segment has, since the last one was given up
+        self._thread = 0  # that steps the env, as last seen
         self._started_at = 0.0
 
     # ---- segments
@@ -117,29 +130,36 @@ class SegmentLog:
             RunError: the first one can't be made; later ones are tried again.
         """
         first = self._predecessor < 0 and not self._gap
-        launch = this_launch()
         try:
-            run_id = folder.join(self.run, launch, resume=self._resume)
+            run_id = folder.join(self.run, self._launch, resume=self._resume)
             if not self._attributes:
                 self._attributes = self._make_header()
-            self._open_segment(run_id, launch, self._codec)
+            self._open_segment(run_id, self._codec)
         except Exception as error:  # h5py raises OSError, RuntimeError, ValueError and KeyError alike for a full disk
             if not first:
                 self._suspend(error)
             elif isinstance(error, RunError):
                 raise
             else:
-                raise RunError(f"can't record into {self.run}: {error}: give another run=") from error
+                raise RunError(f"can't record into {self.run}: {_reason(error)}: give another run=") from error
         else:
-            self._suspension_said = False
+            if self._suspension_said:
+                self._suspension_said = False
+                assert self._writer is not None  # noqa: S101  # for mypy: it was just made
+                warnings.warn(
+                    f"reenact: logging into {self.run} goes on at {time.strftime('%H:%M:%S')} in segment "
+                    f"{self._writer.number}; {self.steps - self._lost_from} steps before are in no log",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
 
-    def _open_segment(self, run_id: str, launch: Process, codec: ActionCodec) -> None:
+    def _open_segment(self, run_id: str, codec: ActionCodec) -> None:
         columns = [leaf.path.replace("/", ".") for leaf in codec.leaves]
         header: dict[str, str | int] = {
             "format": layout.FORMAT,
             "version": layout.VERSION,
             "run": run_id,
-            "launch": launch.id,
+            "launch": self._launch.id,
             "created": time.time_ns(),
             "predecessor": self._predecessor,
             "gap": int(self._gap),
@@ -157,13 +177,15 @@ class SegmentLog:
             [_described(leaf) for leaf in codec.leaves],
             info_keywords=self._info_keywords,
             durations=self._durations,
+            durable=self._durable,
             process=this_process(),
         )
-        self._run_id, self._launch = run_id, launch
+        self._run_id = run_id
         self._predecessor, self._gap = self._writer.number, False
         self._pack_row = row_packer(self._writer.row_dtype)
         self._kind_refs = {}
         self._deadline = time.perf_counter() + self._flush_seconds
+        _writing.add(self)
         close_at_exit(self)
 
     def flush(self) -> None:
@@ -175,7 +197,7 @@ class SegmentLog:
         """Commits, and closes the segment; more calls do nothing."""
         if self._closed or self._pid != os.getpid():
             return
-        self.commit(closing=True)
+        self._commit_alone(closing=True)
         self._closed = True
         if self._writer is not None:
             try:
@@ -184,7 +206,14 @@ class SegmentLog:
                 self._suspend(error)
             self._writer = None
 
-    def commit(self, *, closing: bool = False) -> None:
+    def commit(self) -> None:
+        """Writes the block, and those of recorders that are idle."""
+        self._commit_alone()
+        for log in list(_writing):
+            if log is not self:
+                log.commit_if_idle()
+
+    def _commit_alone(self, *, closing: bool = False) -> None:
         """Writes the block. An error of the disk ends the segment, is told once, and training goes on."""
         if self._pid != os.getpid():
             self._leave_parent()
@@ -199,19 +228,41 @@ class SegmentLog:
                 except DoesNotFit as misfit:
                     self._widen(self._writer, misfit)
                 else:
-                    return
-            self._suspend(ValueError("no type of column holds all the actions exactly"))
+                    self._retire()
+                    break
+            else:
+                self._suspend(ValueError("no type of column holds all the actions exactly"))
         except Exception as error:  # noqa: BLE001  # as in _start_segment
             self._suspend(error)
         except BaseException as error:  # Ctrl-C with half a block written: it must not be written twice
             self._suspend(error)
             raise
 
+    def commit_if_idle(self) -> None:
+        """Commits what is due where nobody steps the env, such as an idle evaluation's: readers wait for its word.
+
+        Only in the thread that stepped it last: another one may be in the middle of a step. So may this one, of an
+        env that holds the caller's: then an action is there without its reward, or a reset has not returned.
+        """
+        between = len(self.tape.actions) == len(self.tape.rewards) and (self.running or self._open is None)
+        if between and self._thread == threading.get_ident() and time.perf_counter() >= self._deadline:
+            self._commit_alone()
+
+    def _retire(self) -> None:
+        """Closes the segments whose episodes the one that was just committed to has taken over."""
+        while self._outgrown:
+            writer = self._outgrown.pop()
+            writer.commit_rows(np.zeros(0, writer.row_dtype), None, closed=True)
+            writer.close()
+
     def _suspend(self, error: BaseException) -> None:
         """Gives the segment up. What was committed stays; a new segment is tried at a later reset."""
-        if self._writer is not None:
-            self._writer.abandon()
-            self._writer = None
+        for writer in (self._writer, *self._outgrown):
+            if writer is not None:
+                writer.abandon()
+        self._writer, self._outgrown, self._deadline = None, [], math.inf
+        if not self._gap:
+            self._lost_from = self._steps_before
         self._gap = True
         self._drop()
         if not isinstance(error, Exception):
@@ -220,7 +271,7 @@ class SegmentLog:
         if not self._suspension_said:
             self._suspension_said = True
             warnings.warn(
-                f"reenact: logging into {self.run} stopped at {time.strftime('%H:%M:%S')}: {error}; "
+                f"reenact: logging into {self.run} stopped at {time.strftime('%H:%M:%S')}: {_reason(error)}; "
                 "training goes on without a log, what was committed stays readable, "
                 "and a new segment is tried at the next resets",
                 RuntimeWarning,
@@ -323,7 +374,7 @@ class SegmentLog:
     def _leave_parent(self) -> None:
         """In a forked child: what was recorded is the parent's; this process starts a segment of its own."""
         self._pid = os.getpid()
-        self._writer = None
+        self._writer, self._outgrown = None, []
         self._used_before, self._predecessor, self._gap = True, -1, False
         self._open = None
         self.running = False
@@ -491,7 +542,11 @@ class SegmentLog:
         self._runs, self._runs_done = self._runs[keep:], self._runs_done - keep
 
     def _widen(self, writer: SegmentWriter, misfit: DoesNotFit) -> None:
-        """Goes on in a new segment whose column holds the value, taking the uncommitted episodes along."""
+        """Goes on in a new segment whose column holds the value, taking the uncommitted episodes along.
+
+        The old one is closed when the new one has committed them: at every moment one of the two has what
+        was committed of the running episode.
+        """
         dtypes = [leaf.dtype for leaf in self._codec.leaves]
         dtypes[misfit.leaf] = misfit.dtype
         codec = ActionCodec(self._codec.space, dtypes)
@@ -501,9 +556,8 @@ class SegmentLog:
         carried = [column.read(first, self._base) for column in old]
         json_leaves = [leaf.is_json for leaf in codec.leaves]
         heap_bytes = writer.heap.read(0, writer.heap.rows) if any(json_leaves) and first < self._base else None
-        writer.commit_rows(np.zeros(0, writer.row_dtype), None, closed=True)
-        writer.close()
-        self._open_segment(self._run_id, self._launch, codec)
+        self._open_segment(self._run_id, codec)
+        self._outgrown.append(writer)
         fresh = self._writer
         assert fresh is not None  # noqa: S101  # for mypy: it was just made
         new = [*fresh.actions, fresh.reward, *([fresh.duration] if fresh.duration else [])]
@@ -526,6 +580,17 @@ class SegmentLog:
                 entry.crcs = [crc32(column.read(entry.first_step, self._base).tobytes()) for column in new] + [0]
                 entry.first_fingerprint = entry.first_state = 0
                 entry.steps_done = count
+
+
+_writing: weakref.WeakSet[SegmentLog] = weakref.WeakSet()
+"""The logs of this process that have had a segment."""
+
+
+def _reason(error: BaseException) -> str:
+    """Returns what an error of the disk comes down to; HDF5 says it in the middle of a paragraph."""
+    text = str(error)
+    found = re.search(r"error message = '([^']+)'", text)
+    return found[1] if found else text.strip().partition("\n")[0]
 
 
 def _described(leaf: Leaf) -> tuple[str, np.dtype[Any], tuple[int, ...]]:

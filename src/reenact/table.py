@@ -45,6 +45,7 @@ class Table:
         self._columns["info"] = np.zeros((0, len(reader.info_keywords)))
         self._next_index = self._end_of_rows = 0
         self._finished = False
+        self._succeeded = self._taken_over = False
         self.status = reader.status()
         self.alive = self.status.live
         self.interrupted: np.void | None = None
@@ -57,11 +58,11 @@ class Table:
         # Both before the rows: what is read later is at least as new, so a segment that is finished (or whose
         # writer is dead) now gives all its rows below.
         finished, status = self.reader.finished(), self.reader.status()
-        alive = status.live
+        alive = status.live and not self._succeeded
         before = (self.status, self.alive, None if self.interrupted is None else self.interrupted.tobytes())
         fresh = self._take_rows()
         self.live = self.interrupted = None
-        found = None if status.closed else self.reader.open_episode()
+        found = None if status.closed or self._taken_over else self.reader.open_episode()
         # a slot older than the rows speaks of an episode that is among them
         if found is not None and int(found["first_step"]) >= self._end_of_rows:
             if alive:
@@ -75,6 +76,17 @@ class Table:
             alive,
             None if self.interrupted is None else self.interrupted.tobytes(),
         )
+
+    def give_way(self, *, taken_over: bool) -> bool:
+        """The recorder has gone on in another segment; returns whether anything is new because of it.
+
+        Args:
+            taken_over: whether that one has the episode that was running.
+        """
+        if self._succeeded:
+            return False
+        self._succeeded, self._taken_over = True, taken_over
+        return self.refresh()
 
     def _take_rows(self) -> bool:
         parts: list[dict[str, Array]] = []

@@ -1,20 +1,21 @@
 """One segment, written so that a kill at any moment leaves every committed episode readable.
 
 The protocol (evidence: storage, Kills): the file is made under a temporary name, with every dataset and
-attribute in it, switched to SWMR, and only then renamed. A commit writes steps, heap and side tables,
-flushes, then writes episode rows and the slots of `open` and `status`, and flushes again: whoever sees
-a row sees its steps. After any error the handle is dead, and its descriptor is swapped for a memfd, so
-that HDF5 can neither write to the file again nor crash the process at exit. A forked child swaps it too.
+attribute in it, switched to SWMR, and only then given its name. A commit writes steps, heap and side tables,
+flushes, then writes episode rows and the slot of `open`, flushes, and then the slot of `status`: whoever sees
+a row sees its steps, and whoever sees the time of a commit sees its rows. After any error the handle is dead,
+and its descriptor is swapped for the null device, so that HDF5 can neither write to the file again nor crash the
+process at exit. A forked child swaps it too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import tempfile
 import time
+import uuid
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -22,15 +23,18 @@ import h5py
 import numpy as np
 
 from reenact import layout
+from reenact.process import STALE_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from reenact.process import Process
 
 Array = np.ndarray[Any, Any]
 
 
+_PART = ".part"
 _CHUNK_CACHE = 1 << 19
 """Bytes of HDF5's chunk cache, a dataset: rows are only appended. HDF5 2.0's own 8 MiB grow to 80 a segment."""
 
@@ -101,6 +105,7 @@ class SegmentWriter:
         leaves: name, dtype and shape of each column of actions.
         info_keywords: names of the info values kept for each episode.
         durations: whether step durations are kept.
+        durable: whether a commit waits until the disk has it (fsync), so that it survives a loss of power.
         process: the writer.
 
     Raises:
@@ -115,13 +120,13 @@ class SegmentWriter:
         *,
         info_keywords: tuple[str, ...],
         durations: bool,
+        durable: bool,
         process: Process,
     ) -> None:
         run.mkdir(parents=True, exist_ok=True)
-        self._process, self._sequence, self._dead = process, 0, False
-        self.number, claim = _claim(run)
-        self.path = run / layout.SEGMENT_NAME.format(self.number)
-        partial = claim.with_name(f".{self.path.name}.{process.pid}.part")
+        _sweep(run)
+        self._process, self._sequence, self._dead, self._durable = process, 0, False, durable
+        partial = run / f".segment-{uuid.uuid4().hex}{_PART}"
         try:
             self._file = h5py.File(partial, "x", libver=("v110", "v110"), locking=False, rdcc_nbytes=_CHUNK_CACHE)
             self._descriptor: int | None = int(self._file.id.get_vfd_handle())
@@ -130,14 +135,16 @@ class SegmentWriter:
                 self.committed_ns = time.time_ns()
                 self._write_status(closed=False)
                 self._file.swmr_mode = True
+                self._to_disk()
                 _open_writers.add(self)
-                partial.rename(self.path)
+                self.number, self.path = _name(partial, run)
+                if durable:
+                    _sync_folder(run)
             except BaseException:
                 self.abandon()
                 raise
         finally:
             partial.unlink(missing_ok=True)
-            claim.unlink(missing_ok=True)
 
     def _make(
         self,
@@ -168,8 +175,19 @@ class SegmentWriter:
         self._status = Slots(file, layout.STATUS, layout.STATUS_ROW)
 
     def flush(self) -> None:
-        """The barrier between what rows refer to and the rows."""
+        """The barrier between what rows refer to and the rows.
+
+        Raises:
+            FileNotFoundError: somebody has deleted the file: what goes on being written to it is lost.
+        """
         self._file.flush()
+        self._to_disk()
+        if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "the file was deleted", str(self.path))
+
+    def _to_disk(self) -> None:
+        if self._durable and self._descriptor is not None:
+            os.fsync(self._descriptor)
 
     def commit_rows(self, rows: Array, open_row: np.void | None, *, closed: bool = False) -> None:
         """Appends episode rows, replaces the open episode's, marks the time, and flushes.
@@ -183,8 +201,11 @@ class SegmentWriter:
         if open_row is not None:
             slot["used"], slot["row"] = 1, open_row
         self._open.write(slot, self._sequence)
+        self._file.flush()
+        # A flush writes in any order: on one with the rows, the time could be seen before the rows that it vouches for.
         self._write_status(closed=closed)
         self._file.flush()
+        self._to_disk()
 
     def _write_status(self, *, closed: bool) -> None:
         status = np.zeros((), layout.STATUS_ROW)[()]
@@ -199,7 +220,12 @@ class SegmentWriter:
         if not self._dead:
             self._dead = True
             _open_writers.discard(self)
-            self._file.close()
+            try:
+                self._file.close()  # HDF5 writes once more: the mark of a writer goes
+            except BaseException:
+                self._detach()
+                raise
+            self._descriptor = None
 
     def abandon(self) -> None:
         """Lets go of the file without writing to it again; never raises."""
@@ -212,15 +238,16 @@ class SegmentWriter:
             self._file.close()
 
     def _detach(self) -> None:
-        """Points the descriptor at memory of the file's size, so that no later write can reach the file."""
-        descriptor = self._descriptor
-        if descriptor is None:
+        """Points the descriptor at the null device: no later write can reach the file, and none can fail.
+
+        HDF5 that can't write what it still holds crashes the process at its end. Nor does a file in memory do
+        instead: a limit to the size of files holds for that, too.
+        """
+        if self._descriptor is None:
             return
-        size = os.fstat(descriptor).st_size
-        spare = _scratch_descriptor()
-        os.ftruncate(spare, size)
-        os.dup2(spare, descriptor)
-        os.close(spare)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, self._descriptor)
+        os.close(null)
         self._descriptor = None
 
     def forget_in_child(self) -> None:
@@ -230,14 +257,6 @@ class SegmentWriter:
 
 
 _open_writers: weakref.WeakSet[SegmentWriter] = weakref.WeakSet()
-
-
-def _scratch_descriptor() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("reenact")
-    descriptor, name = tempfile.mkstemp()
-    Path(name).unlink()
-    return descriptor
 
 
 def _after_fork_in_child() -> None:
@@ -250,22 +269,67 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _claim(run: Path) -> tuple[int, Path]:
-    """Takes the next free segment number with a file that only one process can make.
+def _name(partial: Path, run: Path) -> tuple[int, Path]:
+    """Gives a file the number after the run's last, which no other process can be given, too.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
+    number = _next_number(run)
+    while True:
+        path = run / layout.SEGMENT_NAME.format(number)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            number += 1
+        except OSError:  # a file system without hard links
+            return _name_by_claim(partial, run)
+        else:
+            return number, path
+
+
+def _name_by_claim(partial: Path, run: Path) -> tuple[int, Path]:
+    """Does the same with a file that only one process can make, beside it.
 
     The claim goes once the segment has its name, so the name is looked for again after the claim is
     made: whoever claims a number second finds the first one's segment there.
     """
-    number = 0
+    number = _next_number(run)
     while True:
-        taken = {path.name for path in run.iterdir()}
-        while layout.SEGMENT_NAME.format(number) in taken or layout.CLAIM_NAME.format(number) in taken:
-            number += 1
-        claim = run / layout.CLAIM_NAME.format(number)
+        path, claim = run / layout.SEGMENT_NAME.format(number), run / layout.CLAIM_NAME.format(number)
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         except FileExistsError:
+            number += 1
             continue
-        if not (run / layout.SEGMENT_NAME.format(number)).exists():
-            return number, claim
-        claim.unlink()
+        try:
+            if not path.exists():
+                partial.rename(path)
+                return number, path
+        finally:
+            claim.unlink(missing_ok=True)
+        number += 1
+
+
+def _next_number(run: Path) -> int:
+    """Returns the number after the highest that is taken: a successor's is always above its predecessor's."""
+    names = [path.stem.rpartition("-")[2] for path in run.glob(layout.SEGMENT_GLOB)]
+    return max((int(name) for name in names if name.isdigit()), default=-1) + 1
+
+
+def _sweep(run: Path) -> None:
+    """Removes what processes left that were killed while they made a file here, a matter of milliseconds."""
+    for path in (*run.glob(f".*{_PART}"), *run.glob(layout.CLAIM_GLOB)):
+        with contextlib.suppress(OSError):  # another process was first
+            if time.time() - path.stat().st_mtime > STALE_S:
+                path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Has the disk keep the folder's entries, and its own name in the folder above."""
+    for path in (folder, folder.absolute().parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
