@@ -6,6 +6,7 @@ import math
 import struct
 from array import array
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -77,6 +78,7 @@ def sealed(packed: bytes) -> bytes:
     return packed[:-4] + crc32(packed[:-4]).to_bytes(4, "little")
 
 
+@cache
 def row_packer(dtype: np.dtype[Any]) -> Callable[..., bytes]:
     """Returns what packs a compound's fields, into a row; by field names it costs ten times as much."""
     return struct.Struct("<" + "".join(_chars(dtype[name]) for name in dtype.names or ())).pack

@@ -153,13 +153,13 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         if type(action) is not kind:
             if self._inert:
                 return self.env.step(action)
-            self._log.take(action)
+            self._log.block.take(action)
         elif kind is not np.ndarray:
             tape.actions.append(action)
         elif action.dtype is tape.fast_dtype and action.shape == tape.fast_shape:  # type: ignore[attr-defined]  # an array
             tape.actions.append(action.tobytes())  # type: ignore[attr-defined]  # as above
         else:
-            self._log.take(action)
+            self._log.block.take(action)
         try:
             observation, reward, terminated, truncated, info = result = self.env.step(action)
         except BaseException as error:
@@ -169,7 +169,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         if observed is not None:
             observed.append(observation.tobytes() if type(observation) is np.ndarray else frozen(observation))
         rewards = tape.rewards
-        rewards.append(reward if type(reward) is tape.reward_type else self._log.number(reward))
+        rewards.append(reward if type(reward) is tape.reward_type else self._log.tally.number(reward))
         if terminated or truncated:
             self._end(observation, Ended.TERMINATED if terminated else Ended.TRUNCATED, info)
         elif len(rewards) == tape.due:
@@ -198,13 +198,13 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             raise
         log.started(observation)
         self.episode_start_time = time.perf_counter()
-        log.start_clock(self.episode_start_time)
+        log.tally.started_at = self.episode_start_time
         log.add_states(self._safely(self._origins.returned, seed))
         return result
 
     def _end(self, observation: Any, ended: Ended, info: dict[str, Any]) -> None:
         log = self._log
-        if not log.running:
+        if not log.tally.running:
             log.tick(observation)  # a step after the end
             return
         elapsed = round(time.perf_counter() - self.episode_start_time, 6)
@@ -212,7 +212,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             tuple(as_float(info.get(name, math.nan)) for name in self._info_keywords) if self._info_keywords else ()
         )
         log.end(ended, elapsed, values, observation)
-        self._statistics.add(log.total, log.length, elapsed)
+        self._statistics.add(log.tally.total, log.tally.length, elapsed)
         if self._stats_key in info:
             self._notices.say(
                 f"info[{self._stats_key!r}] was already written by a wrapper below the recorder, "
@@ -220,7 +220,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
                 "the recorder keeps these statistics too"
             )
         else:
-            info[self._stats_key] = {"r": log.total, "l": log.length, "t": elapsed}
+            info[self._stats_key] = {"r": log.tally.total, "l": log.tally.length, "t": elapsed}
         self.episode_start_time = time.perf_counter()
 
     def _safely(self, take: Callable[..., list[tuple[StateKind, bytes]]], *given: Any) -> list[tuple[StateKind, bytes]]:
@@ -284,12 +284,12 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
     @property
     def episode_returns(self) -> Any:
         """The sum of rewards since the last reset."""
-        return self._log.total
+        return self._log.tally.total
 
     @property
     def episode_lengths(self) -> int:
         """The env steps since the last reset."""
-        return self._log.length
+        return self._log.tally.length
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Returns what the log keeps of reset options, as tagged JSON: a copy, out of the caller's reach."""
