@@ -193,6 +193,7 @@ def try_env(job: Job, python: Path, place: Place) -> dict[str, Any]:
         "reseed": job.env.reseed,
         "steps": job.steps,
         "episode": job.episode,
+        "commit": zoo_report.commit(),
         "failed": failed,
         "seconds": seconds,
         **compare(folder),
@@ -312,9 +313,8 @@ def main() -> int:
         for pid in tuple(_running):
             end(pid)
     results = tried if options.slice else [json.loads(path.read_text()) for path in place.results.glob("*.json")]
-    if not options.slice:
-        zoo_report.write(results, DOCS)
-    print(f"\n{zoo_report.summary(results)}")
+    rows = [zoo_report.row(result) for result in results] if options.slice else zoo_report.write(results, DOCS)
+    print(f"\n{zoo_report.summary(rows)}")
     flawed = any(zoo_report.flaws(result) for result in results)
     wanting = options.slice and not all(zoo_report.perfect(result) for result in results)
     return int(flawed or wanting)

@@ -1,23 +1,32 @@
-"""The zoo's results as people read them: a table an env, a summary a family, and what to look into."""
+"""The zoo's results as people read them: a row an env, a summary a family, and what to look into.
+
+zoo.csv holds all that has been found, over machines and versions; a new result replaces its env's row. zoo.md is
+made from it.
+"""
 
 from __future__ import annotations
 
 import csv
+import re
+import subprocess
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo_envs import FAMILIES, RUNGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 Result = dict[str, Any]
+Row = dict[str, str]
 COLUMNS = (
     *("family", "env", "episodes", "unchanged", "live alike", *RUNGS, "ladder", "by", "drawn", "frames", "lies"),
-    "remarks",
+    *("commit", "remarks"),
 )
 """`unchanged`: recorded as unrecorded; `live alike`: episodes that drawing each frame leaves as they are."""
+STORED = ("steps", "step_bytes", "snapshots", "snapshot_bytes", "file", "versions")
+"""What zoo.csv has besides: what the recording took on disk, and what it was made with."""
 
 INTRO = """\
 # The env zoo
@@ -32,6 +41,7 @@ observations, rewards, endings, infos and the global random states compared at e
 - **ladder**, **by**: exact as the ladder chooses, undrawn, and from which rungs. **drawn**: exact, and in a
   video of its plain name.
 - **frames**: as drawn live to the last pixel, of those compared; GL's are compared on one driver.
+- **commit**: of this package, that it was found with; –: before that was noted.
 - **lies**: said to be exact, but the steps or the number of frames were others, or the pixels where no GL draws.
   Must be 0.
 """
@@ -123,32 +133,52 @@ def remarks(result: Result) -> str:
     return " ".join(text.replace("|", "/").split())[:300]
 
 
-def row(result: Result) -> list[str]:
-    """Returns a result's row, as `COLUMNS` names it."""
+def row(result: Result) -> Row:
+    """Returns a result's row."""
     same, compared = frames(result)
-    rungs = []
+    found = {
+        "kind": "short" if result["episode"] is None else "long",
+        "family": FAMILIES[result["family"]].title,
+        "env": result["env"],
+        "episodes": str(result["episodes"]),
+        "unchanged": unchanged(result),
+        "live alike": f"{result['live_same']}/{result['episodes']}",
+        "ladder": count(ladder(result)),
+        "by": counted(origins(ladder(result))),
+        "drawn": f"{len(drawn(result))}/{len(result['film'])}" if result["film"] else "–",
+        "frames": f"{same}/{compared}" if compared else "–",
+        "lies": str(len(lies(result))),
+        "commit": result.get("commit", "–"),
+        "remarks": remarks(result),
+    }
     for rung in RUNGS:
         told = result["rungs"].get(rung, {})
-        rungs.append(count(told["results"]) if "results" in told else "?")
-    return [
-        FAMILIES[result["family"]].title,
-        result["env"],
-        str(result["episodes"]),
-        unchanged(result),
-        f"{result['live_same']}/{result['episodes']}",
-        *rungs,
-        count(ladder(result)),
-        ", ".join(f"{name} {many}" for name, many in origins(ladder(result)).most_common()),
-        f"{len(drawn(result))}/{len(result['film'])}" if result["film"] else "–",
-        f"{same}/{compared}" if compared else "–",
-        str(len(lies(result))),
-        remarks(result),
-    ]
+        found[rung] = count(told["results"]) if "results" in told else "?"
+    stored = result["storage"]
+    versions = stored.get("versions", {})
+    named = (f"{name} {version}" for name, version in sorted(versions.items()) if name != "platform")
+    return {**found, **{name: str(stored.get(name, "")) for name in STORED}, "versions": ", ".join(named)}
+
+
+def counted(many: Counter[str]) -> str:
+    """Returns a tally as text: "rng 4, seed 2"."""
+    return ", ".join(f"{name} {number}" for name, number in many.most_common())
+
+
+def uncounted(text: str) -> Counter[str]:
+    """Returns the tally that a text is of."""
+    return Counter({name: int(number) for name, number in re.findall(r"(\S+) (\d+)", text)})
+
+
+def share(text: str) -> tuple[int, int]:
+    """Returns the two numbers of "4/6"; none of none for a dash."""
+    first, _, second = text.partition("/")
+    return (int(first), int(second)) if second else (0, 0)
 
 
 def line(result: Result) -> str:
     """Returns a result in one line, for who waits."""
-    told = dict(zip(COLUMNS, row(result), strict=True))
+    told = row(result)
     names = ("unchanged", *RUNGS, "ladder", "drawn", "frames", "lies")
     facts = "  ".join(f"{name} {told[name]}" for name in names)
     seconds = sum(result["seconds"].values())
@@ -162,84 +192,92 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def summary(results: list[Result]) -> str:
+def summary(rows: Iterable[Row]) -> str:
     """Returns the families, a row each, as the README shows them."""
-    rows = []
-    short = [result for result in results if result["episode"] is None]
-    groups = [(family.title, [found for found in short if found["family"] == key]) for key, family in FAMILIES.items()]
+    short = [row for row in rows if row["kind"] == "short"]
+    groups = [(family.title, [row for row in short if row["family"] == family.title]) for family in FAMILIES.values()]
+    lines = []
     for title, group in [*groups, ("**all**", short)]:
         if not group:
             continue
-        told = [episode for result in group for episode in ladder(result)]
-        films = sum(len(result["film"]) for result in group)
-        pairs = [frames(result) for result in group]
-        by = ", ".join(f"{name} {many}" for name, many in origins(told).most_common())
-        rows.append(
+        by = sum((uncounted(row["by"]) for row in group), Counter[str]())
+        sums = {name: [sum(pair) for pair in zip(*(share(row[name]) for row in group), strict=True)] for name in SHARES}
+        lines.append(
             [
                 title,
                 str(len(group)),
-                str(sum(result["episodes"] for result in group)),
-                count(told),
-                by,
-                f"{sum(len(drawn(result)) for result in group)}/{films}",
-                f"{sum(same for same, _ in pairs):,}/{sum(compared for _, compared in pairs):,}",
-                str(sum(len(lies(result)) for result in group)),
+                str(sum(int(row["episodes"]) for row in group)),
+                *(f"{sums[name][0]:,}/{sums[name][1]:,}" if name != "by" else counted(by) for name in SHOWN),
+                str(sum(int(row["lies"]) for row in group)),
             ]
         )
     head = ("family", "envs", "episodes", "exact", "started again from", "drawn, exact", "frames as live", "lies")
-    return table(head, rows)
+    return table(head, lines)
 
 
-def snapshots(results: list[Result]) -> str:
+SHARES = ("ladder", "drawn", "frames")
+SHOWN = ("ladder", "by", "drawn", "frames")
+
+
+def snapshots(rows: Iterable[Row]) -> str:
     """Returns what snapshots cost, beside what the steps take: a row an env that has any."""
-    rows = []
-    for result in results:
-        stored = result["storage"]
-        if stored.get("snapshots"):
-            times = 1 + stored["snapshot_bytes"] / stored["step_bytes"]
-            without = stored["file"] / (stored["file"] - stored["snapshot_bytes"])
-            cells = (
-                result["env"],
-                stored["steps"],
-                stored["step_bytes"],
-                stored["snapshots"],
-                stored["snapshot_bytes"],
-            )
-            rows.append(
-                [*(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells), f"{times:.2f}", f"{without:.2f}"]
-            )
+    lines = []
+    for row in rows:
+        if not int(row["snapshots"] or 0):
+            continue
+        steps, step_bytes, many, taken, file = (int(row[name]) for name in STORED[:-1])
+        numbers = (f"{number:,}" for number in (steps, step_bytes, many, taken))
+        lines.append([row["env"], *numbers, f"{1 + taken / step_bytes:.2f}", f"{file / (file - taken):.2f}"])
     head = ("env", "steps", "bytes of steps", "snapshots", "their bytes", "steps with / without", "file with / without")
-    return table(head, rows)
+    return table(head, lines)
 
 
-def write(results: list[Result], folder: Path) -> None:
-    """Writes zoo.md and zoo.csv."""
-    order = {key: at for at, key in enumerate(FAMILIES)}
-    results = sorted(results, key=lambda result: (order[result["family"]], result["env"]))
-    short, long = ([result for result in results if (result["episode"] is None) is kind] for kind in (True, False))
+def read(folder: Path) -> list[Row]:
+    """Reads what zoo.csv holds."""
+    path = folder / "zoo.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [dict.fromkeys(STORED, "") | {"commit": "–"} | row for row in csv.DictReader(file)]
+
+
+def write(results: list[Result], folder: Path) -> list[Row]:
+    """Brings zoo.csv up to date, and zoo.md after it; returns all rows."""
+    titles = [family.title for family in FAMILIES.values()]
+    found = {(row["kind"], row["family"], row["env"]): row for row in (*read(folder), *map(row, results))}
+    rows = sorted(found.values(), key=lambda row: (titles.index(row["family"]), row["env"]))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "zoo.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("kind", *COLUMNS))
-        writer.writerows(("short", *row(result)) for result in short)
-        writer.writerows(("long", *row(result)) for result in long)
-    changed = [result["env"] for result in results if unchanged(result) == "NO"]
-    versions = {pair for result in results for pair in result["storage"].get("versions", {}).items()}
+        writer = csv.DictWriter(file, ("kind", *COLUMNS, *STORED))
+        writer.writeheader()
+        writer.writerows(rows)
+    short, long = ([row for row in rows if row["kind"] == kind] for kind in ("short", "long"))
+    changed = [row["env"] for row in rows if row["unchanged"] == "NO"]
+    versions = sorted({version for row in rows for version in row["versions"].split(", ") if version})
     parts = [
         INTRO,
         "## Families\n",
-        summary(results),
+        summary(short),
         f"\nTrainings that recording changed: {', '.join(changed) or 'none'}.",
         "\n## Envs\n",
-        table(COLUMNS, map(row, short)),
+        table(COLUMNS, ([row[name] for name in COLUMNS] for row in short)),
     ]
     if long:
         parts += [
             "\n## Long runs\n\nEpisode 1,000 of a training with `Autoreset` above the recorder, full length.\n",
-            table(COLUMNS, map(row, long)),
+            table(COLUMNS, ([row[name] for name in COLUMNS] for row in long)),
         ]
-    if any(result["storage"].get("snapshots") for result in long):
+    if any(int(row["snapshots"] or 0) for row in long):
         parts += ["\n## What snapshots cost\n\nFull episodes.\n", snapshots(long)]
-    named = ", ".join(f"{name} {version}" for name, version in sorted(versions) if name != "platform")
-    parts.append(f"\n## Versions\n\n{named}\n")
+    parts.append(f"\n## Versions\n\n{', '.join(versions)}\n")
     (folder / "zoo.md").write_text("\n".join(parts))
+    return rows
+
+
+def commit() -> str:
+    """Returns the commit that is checked out, with a "+" where files differ from it; a dash outside of a clone."""
+    here = Path(__file__).parent
+    git = ("git", "-C", str(here))
+    name = subprocess.run((*git, "rev-parse", "--short", "HEAD"), capture_output=True, text=True, check=False)
+    differs = subprocess.run((*git, "diff", "--quiet", "HEAD", "--", "../src"), capture_output=True, check=False)
+    return f"{name.stdout.strip()}{'+' * bool(differs.returncode)}" if name.returncode == 0 else "–"
