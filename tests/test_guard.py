@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ from gymnasium import wrappers
 import odd_envs as odd
 import reenact
 from odd_envs import Odd, make, record, unseeded
-from reenact import chain, hidden, reexecute, rng
+from reenact import chain, hidden, rebuild, reexecute, rng, stage
 from reenact.guard import Guard
 from test_render import decode
 
@@ -218,6 +219,81 @@ def test_without_the_first_render_the_camera_looks_elsewhere(tmp_path: Path, mon
     live = drawn_live(gym.make("HalfCheetah-v5", render_mode="rgb_array", **SMALL), tmp_path / "run", 2, 4)
     monkeypatch.setattr(chain, "sets_camera", lambda _: False)
     assert not np.array_equal(list(reenact.open_run(tmp_path / "run")[1].frames()), live[1])
+
+
+# ---- MuJoCo's contexts
+
+
+@pytest.fixture
+def cheetah(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
+    """A run of two episodes, and their frames as drawn live."""
+    pytest.importorskip("mujoco")
+    env = gym.make("HalfCheetah-v5", render_mode="rgb_array", **SMALL)
+    return tmp_path / "run", drawn_live(env, tmp_path / "run", 2, 4)
+
+
+def in_a_cycle(env: gym.Env[Any, Any]) -> None:
+    """Lets an env live until it is collected: any wrapped method makes such a cycle."""
+    env.unwrapped.step = env.unwrapped.step  # type: ignore[method-assign]  # what the test is about
+
+
+def test_a_closed_env_takes_no_frame_of_the_next(
+    cheetah: tuple[Path, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An env that is closed, and collected while the next one draws, leaves that one's frames as they were."""
+    run, live = cheetah
+    kept = []
+
+    def make_and_keep(*arguments: Any, **kwargs: Any) -> gym.Env[Any, Any]:
+        kept.append(rebuild.rebuild(*arguments, **kwargs))
+        return kept[-1]
+
+    monkeypatch.setattr(stage, "rebuild", make_and_keep)
+    opened = reenact.open_run(run)
+    assert np.array_equal(list(opened[0].frames()), live[0])
+    closed = [kept.pop() for _ in range(len(kept))]
+    second = opened[1].frames()
+    frames = [next(second)]
+    closed.clear()
+    gc.collect()
+    frames += second
+    assert np.array_equal(frames, live[1])
+
+
+def test_an_env_that_was_dropped_before_takes_no_frame(cheetah: tuple[Path, list[np.ndarray]]) -> None:
+    """The user's own env, closed and dropped but not yet collected, is collected before a replay draws."""
+    run, live = cheetah
+    gc.disable()
+    try:
+        own = gym.make("HalfCheetah-v5", render_mode="rgb_array", **SMALL)
+        own.reset()
+        own.render()
+        own.close()
+        in_a_cycle(own)
+        del own
+        replayed = reenact.open_run(run)[1].frames()
+        frames = [next(replayed)]
+        gc.collect()
+        frames += replayed
+    finally:
+        gc.enable()
+    assert np.array_equal(frames, live[1])
+
+
+def test_episodes_drawn_by_turns_are_each_as_live(cheetah: tuple[Path, list[np.ndarray]]) -> None:
+    """Of two envs that draw by turns, each draws in its own context, and the first one's end is not the other's."""
+    run, live = cheetah
+    episodes = list(reenact.open_run(run))
+    assert [len(frames) for frames in live] == [5, 5]
+    pairs = zip(*(episode.frames() for episode in episodes), strict=True)
+    first, second = zip(*pairs, strict=True)
+    assert np.array_equal(first, live[0])
+    assert np.array_equal(second, live[1])
+    longer = episodes[1].frames()
+    frames = [next(longer)]
+    list(episodes[0].frames())
+    frames += longer
+    assert np.array_equal(frames, live[1])
 
 
 # ---- frames

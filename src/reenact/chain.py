@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from reenact import origin, snapshot
+from reenact.drawing import sets_camera
 from reenact.errors import ReenactError, ReplayError
-from reenact.guard import Guard, sets_camera
+from reenact.guard import Guard
 from reenact.reexecute import reset
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from reenact import hidden, rng
+from reenact import drawing, hidden, rng
 
 Env = gym.Env[Any, Any]
 
@@ -43,6 +43,7 @@ class Guard:
         states = [rng.state_of(held) for held in self._rngs]
         for simulation in self._simulations:
             simulation.save()
+        drawing.resume(self._env)
         try:
             return self._env.render()
         finally:
@@ -93,11 +94,3 @@ def _model_beside(env: Env, place: str) -> object | None:
         if type(found).__name__ == "MjModel":
             return found
     return None
-
-
-def sets_camera(env: Env) -> bool:
-    """Whether the env's camera is set by its first render: MuJoCo's free one looks at where things are then."""
-    base = env.unwrapped
-    return hasattr(base, "mujoco_renderer") or any(
-        hasattr(held, "mujoco_renderer") for held in vars(base).values() if isinstance(held, gym.Env)
-    )

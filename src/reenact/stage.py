@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
+from reenact import drawing
 from reenact.errors import ReplayError
 from reenact.rebuild import NONE, Permissions, rebuild
 from reenact.recipe import inert, read
@@ -55,6 +56,8 @@ class Stage:
         Raises:
             RecipeError: it can't be rebuilt.
         """
+        if render_mode is not None:
+            drawing.prepare()
         token = inert.set(True)
         try:
             if self.factory is not None:
@@ -74,4 +77,5 @@ class Stage:
                 )
             yield env
         finally:
+            drawing.release(env)
             env.close()
