@@ -21,6 +21,7 @@ NAMES = [
     "RecipeError",
     "Recorder",
     "ReenactError",
+    "RenderError",
     "ReplayError",
     "ReplayResult",
     "Run",

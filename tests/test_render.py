@@ -17,7 +17,7 @@ import pytest
 from gymnasium.wrappers import RecordVideo
 
 import reenact
-from reenact.errors import EpisodeNotFoundError, ReplayError, SelectionError, VideoError
+from reenact.errors import EpisodeNotFoundError, RenderError, ReplayError, SelectionError, VideoError
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 LENGTH = 9
@@ -691,6 +691,70 @@ def test_a_package_that_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
         (result,) = reenact.replay(run, "all", env=factory)
         assert result.verdict == "impossible"
         assert "pygame is not installed" in str(result.error)
+
+
+class Smudged(Meter):
+    """Can't draw the third frame of an episode that began unseeded."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begins."""
+        self.smudged = seed is None
+        return super().reset(seed=seed, options=options)
+
+    def render(self) -> np.ndarray:
+        """Draws, or raises."""
+        if self.smudged and self.time == 2:
+            raise LookupError("no such\nsprite")
+        return super().render()
+
+
+def test_an_episode_that_can_not_be_drawn_does_not_end_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What render() raises is those episodes' error; the others are done, no half video is left."""
+    run = record(tmp_path / "run", 3)
+    first, *others = reenact.replay(run, "all", env=Smudged)
+    assert (first.verdict, first.error) == ("exact", None)
+    assert [result.verdict for result in others] == ["impossible"] * 2
+    assert {result.error for result in others} == {"render() raised LookupError: no such sprite"}
+    assert files(run / "videos") == ["run-episode-0.mp4"]
+    told = capsys.readouterr().err
+    assert told.count("Traceback") == 1  # the same error, once
+    assert 'raise LookupError("no such' in told
+    drawn = reenact.verify(run, env=Smudged, rendered=True)
+    assert [result.verdict for result in drawn] == ["exact", "impossible", "impossible"]
+    assert [result.verdict for result in reenact.verify(run, env=Smudged)] == ["exact"] * 3
+
+
+def test_frames_raise_what_render_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `Episode.frames()` it is the cause, with its traceback."""
+    run = record(tmp_path / "run", 1)
+
+    def render(_: Meter) -> Any:
+        raise LookupError("no such sprite")
+
+    monkeypatch.setattr(Meter, "render", render)
+    with pytest.raises(RenderError, match="LookupError: no such sprite") as caught:
+        next(reenact.open_run(run)[0].frames())
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert caught.value.__cause__.__traceback__ is not None
+
+
+@pytest.mark.parametrize("where", ["__init__", "reset", "step", "render"])
+def test_nothing_to_draw_with_is_said_in_one_line(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever the env finds that there is no screen, the result says what to set, and no traceback is shown."""
+    run = record(tmp_path / "run", 1)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ImportError("Cannot initialize a EGL device display.")
+
+    (result,) = reenact.replay(run, "all", env=type("Dark", (Meter,), {where: fail}))
+    assert result.verdict == "impossible"
+    assert "MUJOCO_GL=egl" in str(result.error)
+    assert files(run / "videos") == []
+    assert capsys.readouterr().err == ""
 
 
 def test_frames_are_those_of_the_video(tmp_path: Path) -> None:

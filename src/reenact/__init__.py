@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         EpisodeNotFoundError,
         RecipeError,
         ReenactError,
+        RenderError,
         ReplayError,
         RunError,
         RunExistsError,
@@ -43,6 +44,7 @@ _HOMES = {
     "EpisodeNotFoundError": "errors",
     "RecipeError": "errors",
     "ReenactError": "errors",
+    "RenderError": "errors",
     "ReplayError": "errors",
     "RunError": "errors",
     "RunExistsError": "errors",
@@ -87,6 +89,7 @@ __all__ = [  # noqa: RUF022  # what a user meets first comes first
     "UntrustedError",
     "ReplayError",
     "VideoError",
+    "RenderError",
     "VideoExistsError",
 ]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from reenact import jsontags, rebuild, render, usercode, video
+from reenact import headless, jsontags, rebuild, render, usercode, video
 from reenact.errors import RecipeError, ReenactError, SelectionError
 from reenact.recorder import Recorder
 from reenact.run import open_run
@@ -262,7 +262,7 @@ def _drawing(task: _Task) -> tuple[dict[str, float], str | None]:
             env.render()
             cost = time.perf_counter() - began
     except Exception as error:  # noqa: BLE001  # the env may raise anything
-        return {}, f"{type(error).__name__}: {error}".partition("\n")[0]
+        return {}, headless.explain(error) or f"{type(error).__name__}: {error}".partition("\n")[0]
     return {"render": cost}, None
 
 

@@ -11,10 +11,12 @@
     │   └── UntrustedError       (PermissionError)    … because a stranger's log would run code
     ├── ReplayError              (RuntimeError)       the episode can't be re-executed
     └── VideoError               (RuntimeError)       the frames can't become a video
+        ├── RenderError                               the env's `render()` raised
         └── VideoExistsError     (FileExistsError)    another file has its name
 
 Each says what was expected, what was found, and what to do, in one line. Errors that the user's
-own env raises are never wrapped.
+own env raises are never wrapped, but for what it raises when it is drawn: that is a RenderError's
+`__cause__`, with its traceback.
 """
 
 
@@ -60,6 +62,10 @@ class ReplayError(ReenactError, RuntimeError):
 
 class VideoError(ReenactError, RuntimeError):
     """The frames can't become a video."""
+
+
+class RenderError(VideoError):
+    """The env's `render()` raised: `__cause__` is what."""
 
 
 class VideoExistsError(VideoError, FileExistsError):

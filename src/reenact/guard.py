@@ -13,7 +13,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from reenact import drawing, hidden, rng
+from reenact import drawing, headless, hidden, rng
+from reenact.errors import RenderError, VideoError
 
 Env = gym.Env[Any, Any]
 
@@ -39,13 +40,26 @@ class Guard:
         ]
 
     def render(self) -> Any:
-        """Returns what `render()` does."""
+        """Returns what `render()` does.
+
+        Raises:
+            RenderError: it raised.
+            VideoError: … because there is nothing to draw with here.
+        """
         states = [rng.state_of(held) for held in self._rngs]
         for simulation in self._simulations:
             simulation.save()
         drawing.resume(self._env)
         try:
             return self._env.render()
+        except gym.error.DependencyNotInstalled:
+            raise  # it says what to install
+        except Exception as error:  # the env may raise anything
+            remedy = headless.explain(error)
+            if remedy is not None:
+                raise VideoError(remedy) from error
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise RenderError(f"render() raised {what}") from error
         finally:
             for held, state in zip(self._rngs, states, strict=True):
                 if state is not None:

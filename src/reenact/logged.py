@@ -207,6 +207,7 @@ class Episode:
 
         Raises:
             ReplayError: it can't be re-executed, or diverged (at the frame where that showed).
+            VideoError: it can't be drawn.
         """
         with Ladders(lambda stage: stage, forced=None, tolerance=0.0, tell=lambda _done, _total: None) as ladders:
             yield from frames(ladders.of(self), self)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from reenact import jsontags, origin
+from reenact import headless, jsontags, origin
 from reenact.comparison import Comparison
 from reenact.episode import ResetOptions, Unloggable
-from reenact.errors import ReenactError, ReplayError
+from reenact.errors import ReenactError, ReplayError, VideoError
 from reenact.fingerprint import fingerprint
 from reenact.guard import Guard
 from reenact.rebuild import refuse_names
@@ -73,6 +73,7 @@ class Reexecution:
 
         Raises:
             ReplayError: it can't be started.
+            VideoError: it can't be drawn.
         """
         yield from self._frames()
         self.finished = self.divergence is None
@@ -118,6 +119,9 @@ class Reexecution:
         except Exception as error:  # the env may raise anything
             if isinstance(error, gym.error.DependencyNotInstalled) and self._data.error is None:
                 raise  # it says what to install, and nothing about the episode
+            remedy = headless.explain(error) if self._render and self._data.error is None else None
+            if remedy is not None:
+                raise VideoError(remedy) from error  # as above
             self._check.raised(step, error, where)
             return None
 

@@ -5,6 +5,8 @@ Alone, with `filming`, in knowing paths and episodes both.
 
 from __future__ import annotations
 
+import sys
+import traceback
 import warnings
 from dataclasses import replace
 from os import PathLike
@@ -15,7 +17,7 @@ import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
 from reenact import diagnosis, filming, films, recipe, trial, usercode, video
-from reenact.errors import ReenactError, SelectionError
+from reenact.errors import ReenactError, RenderError, SelectionError
 from reenact.ladder import Ladders
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
@@ -215,8 +217,12 @@ def _each(
     observer: Observer | None,
     make: Callable[[Film, filming.Tell], ReplayResult],
 ) -> list[ReplayResult]:
-    """Makes one film after another; what refuses one of them becomes its result."""
+    """Makes one film after another; what refuses one of them becomes its result.
+
+    Where an env's `render()` raised, its traceback goes to stderr, once for all the episodes that it hit.
+    """
     results = []
+    shown: set[str] = set()
     if observer is not None:
         observer.planned(total)
     for film in wanted:
@@ -226,6 +232,9 @@ def _each(
             result = filming.refused(film, f"the env needs a package that is not installed: {error}")
         except ReenactError as error:
             result = filming.refused(film, str(error))
+            if isinstance(error, RenderError) and str(error) not in shown:
+                shown.add(str(error))
+                traceback.print_exception(error.__cause__, file=sys.stderr)  # it is the user's to mend
         results.append(result)
         if observer is not None:
             observer.finished(result)

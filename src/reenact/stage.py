@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from reenact import drawing
-from reenact.errors import ReplayError
+from reenact import drawing, headless
+from reenact.errors import ReenactError, ReplayError, VideoError
 from reenact.rebuild import NONE, Permissions, rebuild
 from reenact.recipe import inert, read
 from reenact.signing import is_mine
@@ -55,6 +55,7 @@ class Stage:
 
         Raises:
             RecipeError: it can't be rebuilt.
+            VideoError: it can't be, because there is nothing to draw with here.
         """
         if render_mode is not None:
             drawing.prepare()
@@ -65,6 +66,13 @@ class Stage:
             else:
                 mine = is_mine(self.recipe, self.signature)
                 env = rebuild(self.recipe, mine=mine, render_mode=render_mode, permissions=self.permissions)
+        except (ReenactError, gym.error.DependencyNotInstalled):
+            raise
+        except Exception as error:
+            remedy = headless.explain(error) if render_mode is not None else None
+            if remedy is None:
+                raise  # the user's own code
+            raise VideoError(remedy) from error
         finally:
             inert.reset(token)
         if not isinstance(env, gym.Env):

@@ -45,6 +45,7 @@ def run(ladder: Ladder, player: Player, *, render: bool, tell: Callable[[int], N
         ReplayError: it could be started by none of the rungs.
         RecipeError: its env can't be rebuilt.
         DamagedError: its log is damaged.
+        VideoError: it can't be drawn.
     """
     return _up(ladder, ladder.climb(player, render=render), render=render, tell=tell)
 
@@ -92,6 +93,7 @@ def frames(ladder: Ladder, player: Player) -> Iterator[Any]:
 
     Raises:
         ReplayError: it can't be re-executed, or diverged: raised at the frame where that showed.
+        VideoError: it can't be drawn.
     """
     climb = ladder.climb(player, render=True)
     _up(ladder, climb, render=False, tell=lambda _: None)
