@@ -280,6 +280,22 @@ def test_an_env_that_was_dropped_before_takes_no_frame(cheetah: tuple[Path, list
     assert np.array_equal(frames, live[1])
 
 
+def test_frames_that_another_env_took_all_the_same_are_no_video(cheetah: tuple[Path, list[np.ndarray]]) -> None:
+    """Collected between two frames of a replay, the user's own env still takes them: that is said, and not shown."""
+    run, _ = cheetah
+    own = gym.make("HalfCheetah-v5", render_mode="rgb_array", **SMALL)
+    own.reset()
+    own.render()
+    own.close()
+    replayed = reenact.open_run(run)[1].frames()
+    frames = [next(replayed)]
+    del own
+    gc.collect()
+    with pytest.raises(reenact.RenderError, match="another env that was dropped"):
+        frames += replayed
+    assert frames[0].any()
+
+
 def test_episodes_drawn_by_turns_are_each_as_live(cheetah: tuple[Path, list[np.ndarray]]) -> None:
     """Of two envs that draw by turns, each draws in its own context, and the first one's end is not the other's."""
     run, live = cheetah

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import sys
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 Env = gym.Env[Any, Any]
 
@@ -55,3 +57,14 @@ def release(env: Env) -> None:
         with contextlib.suppress(Exception):  # the user's env may have closed it already
             viewer.make_context_current()
             viewer.con.free()
+
+
+def is_lost(env: Env, frame: object) -> bool:
+    """Whether a frame is black because another env has taken what this one draws into."""
+    if not viewers(env) or not isinstance(frame, np.ndarray) or frame.any():
+        return False
+    try:
+        gl = importlib.import_module("OpenGL.GL")  # MuJoCo's own way to a context without a screen needs it
+        return bool(gl.glGetError() != gl.GL_NO_ERROR)  # a black frame of a dark scene leaves none
+    except Exception:  # noqa: BLE001  # there is no OpenGL to ask
+        return False

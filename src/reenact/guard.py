@@ -43,7 +43,7 @@ class Guard:
         """Returns what `render()` does.
 
         Raises:
-            RenderError: it raised.
+            RenderError: it raised, or another env has taken what this one draws into.
             VideoError: … because there is nothing to draw with here.
         """
         states = [rng.state_of(held) for held in self._rngs]
@@ -51,7 +51,7 @@ class Guard:
             simulation.save()
         drawing.resume(self._env)
         try:
-            return self._env.render()
+            frame = self._env.render()
         except gym.error.DependencyNotInstalled:
             raise  # it says what to install
         except Exception as error:  # the env may raise anything
@@ -60,6 +60,13 @@ class Guard:
                 raise VideoError(remedy) from error
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise RenderError(f"render() raised {what}") from error
+        else:
+            if drawing.is_lost(self._env, frame):
+                raise RenderError(
+                    "render() gave a black frame: another env that was dropped in this process took MuJoCo's "
+                    "framebuffer with it: replay in a process of its own"
+                )
+            return frame
         finally:
             for held, state in zip(self._rngs, states, strict=True):
                 if state is not None:
