@@ -81,7 +81,15 @@ _RUN = click.argument("run", required=False, type=click.Path(path_type=Path))
 
 def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
+        click.option("--marked", is_flag=True, help="Only those that were marked during the training."),
+        click.option("--ended", metavar="HOW", help="Only terminated, truncated, interrupted or errored ones."),
+        click.option("--where", metavar="TEXT", help='Only those for which it holds: "return > 200 and length < 50".'),
         click.option("--trigger", metavar="NAME", help="capped-cubic, or module:function of your own."),
+        click.option("--last", metavar="N", type=click.IntRange(min=1), help="The last N that came to an end."),
+        click.option("--percentile", metavar="LIST", help="By return: 10,50,90."),
+        click.option("--median", is_flag=True, help="The one in the middle by return."),
+        click.option("--worst", metavar="N", type=click.IntRange(min=1), help="The N lowest returns."),
+        click.option("--best", metavar="N", type=click.IntRange(min=1), help="The N highest returns."),
         click.option("--every", metavar="N", type=click.IntRange(min=1), help="Episodes whose number N divides."),
         click.option("--episodes", metavar="LIST", help="0,250,-1 or 100:200:10 or 3.250 or all; they unite."),
     ):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from reenact.episode import finite
 from reenact.errors import DamagedError
 from reenact.run import Run, find_runs, open_run
-from reenact.selection import Episodes, Trigger, named_trigger, select
+from reenact.selection import Episodes, Picks, Trigger, named_trigger, select
 from reenact.usercode import load
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ def episodes(
     run: Run,
     episodes: Episodes = None,
     *,
-    every: int | None = None,
     trigger: str | Trigger | None = None,
     tail: int | None = None,
+    **picks: Unpack[Picks],
 ) -> list[dict[str, object]]:
-    """Lists episodes of a run, from its table alone."""
+    """Lists episodes of a run, from its table alone; `picks` select, as everywhere."""
     if isinstance(trigger, str):
         trigger = named_trigger(trigger) or load(trigger)
-    numbers = select(run, episodes, every=every, trigger=trigger)
+    numbers = select(run, episodes, trigger=trigger, **picks)
     numbers = numbers[-tail:] if tail else numbers
     columns = {
         "length": run.lengths,
@@ -67,7 +67,8 @@ def episodes(
         "segment": run.segment_numbers,
         "index": run.segment_indices,
     }
-    seeds = run.seeds
+    seeds, labels = run.seeds, run.labels
+    any_label = bool((labels != "").any())
     info = {name: run.info(name) for name in run.info_keywords}
     found = []
     for number in numbers:
@@ -81,6 +82,8 @@ def episodes(
             "elapsed": float(columns["elapsed"][number]),
             "started": f"{columns['started'][number]}Z",
         }
+        if any_label:
+            row["label"] = labels[number]
         row |= {name: finite(float(values[number])) for name, values in info.items()}
         found.append(row)
     return found

@@ -56,9 +56,20 @@ class EpisodeLog(SegmentLog):
 
     def add_states(self, states: list[tuple[StateKind, bytes]]) -> None:
         """Adds states that the running episode, or the one that has just ended, was started from, noticed later."""
-        entry = self.block.open or (self.block.pending[-1] if self.block.pending else None)
+        entry = self._latest()
         if entry is not None:
             entry.states += [(0, *state) for state in states]
+
+    def _latest(self) -> Entry | None:
+        return self.block.open or (self.block.pending[-1] if self.block.pending else None)
+
+    def mark(self, label: str) -> bool:
+        """Labels the running episode, or the one that has just ended; returns whether there is one."""
+        entry = self._latest()
+        if entry is None:
+            return False
+        entry.label = f"{entry.label}, {label}" if entry.label else label
+        return True
 
     def started(self, observation: object) -> None:
         """The reset returned."""
@@ -170,10 +181,9 @@ class EpisodeLog(SegmentLog):
         entry.n_actions = self.block.end - entry.first_step
         entry.total = as_float(self.tally.total)
         self.block.pending.append(entry)
+        # What is due is committed at the next reset: until then the episode can be marked.
         if self._writer is None:
             self._drop()
-        elif len(self.tape.rewards) >= layout.BLOCK_STEPS or time.perf_counter() >= self._deadline:
-            self.commit()
 
     def close(self) -> None:
         """Ends the open episode as interrupted, commits, and closes the segment; more calls do nothing."""

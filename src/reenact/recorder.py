@@ -68,6 +68,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         step_durations: bool = False,
         flush_seconds: float = 5.0,
         durable: bool = False,
+        mark: Callable[[dict[str, Any]], str | bool | None] | None = None,
     ) -> None:
         """Wraps an env; nothing is written before the first reset.
 
@@ -89,6 +90,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             flush_seconds: at most so many seconds of training are lost if the process is killed.
             durable: whether each commit waits until the disk has it (fsync): then a loss of power loses no more
                 than a kill does.
+            mark: is called with the statistics of each episode that has finished: "r" (return), "l" (length, env
+                steps), "t" (seconds), "ended" ("terminated" or "truncated") and the info keywords; the text that it
+                returns (True: "marked") becomes the episode's label, to be found by `--marked`.
 
         Raises:
             RunExistsError: an earlier launch wrote the run, and `resume` is False.
@@ -107,7 +111,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             )
         if reseed not in (True, False, "never"):
             raise ValueError(f"reseed must be True, False or 'never', got {reseed!r}")
-        self._stats_key, self._info_keywords = stats_key, tuple(info_keywords)
+        self._stats_key, self._info_keywords, self._mark = stats_key, tuple(info_keywords), mark
         self._reseed = reseed
         self._seeds: np.random.SeedSequence | None = None
         self._statistics = EpisodeStatistics(buffer_length)
@@ -221,6 +225,13 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             )
         else:
             info[self._stats_key] = {"r": log.tally.total, "l": log.tally.length, "t": elapsed}
+        if self._mark is not None:
+            kept = dict(zip(self._info_keywords, values, strict=True))
+            label = self._mark(
+                {"r": log.tally.total, "l": log.tally.length, "t": elapsed, "ended": ended.name.lower(), **kept}
+            )
+            if label:
+                log.mark("marked" if label is True else str(label))
         self.episode_start_time = time.perf_counter()
 
     def _safely(self, take: Callable[..., list[tuple[StateKind, bytes]]], *given: Any) -> list[tuple[StateKind, bytes]]:
@@ -237,6 +248,20 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         self._log.add_states(self._origins.stop_watching())
         if isinstance(self.env, _Watched):
             self.env = self.env.env
+
+    def mark(self, label: str) -> None:
+        """Puts a label on the running episode, or on the one that has just ended, to be found by `--marked`.
+
+        Args:
+            label: why, in your own words; a second one is added behind a comma.
+
+        Raises:
+            ValueError: it is empty.
+        """
+        if not label:
+            raise ValueError("a mark needs some text: mark('why')")
+        if not self._inert and not self._log.mark(str(label)):
+            self._notices.say("there is no episode to mark: call mark() after a reset, and before the next one")
 
     def flush(self) -> None:
         """Commits all that has been recorded so far: from here on a kill can't lose it."""

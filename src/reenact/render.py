@@ -11,7 +11,7 @@ import warnings
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
@@ -21,7 +21,7 @@ from reenact.errors import ReenactError, RenderError, SelectionError
 from reenact.ladder import Ladders
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
-from reenact.selection import Episodes, Trigger, named_trigger, select
+from reenact.selection import Episodes, Picks, Trigger, given_of, named_trigger, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +53,6 @@ def replay(  # one keyword an option of the command
     run: RunLike,
     episodes: Episodes = None,
     *,
-    every: int | None = None,
     trigger: str | Trigger | None = None,
     episode_trigger: Trigger | None = None,
     step_trigger: str | Trigger | None = None,
@@ -70,6 +69,7 @@ def replay(  # one keyword an option of the command
     diverged: bool = True,
     lossless: bool = False,
     observer: Observer | None = None,
+    **picks: Unpack[Picks],
 ) -> list[ReplayResult]:
     """Turns chosen episodes of a run into videos, each compared with the log while it is made.
 
@@ -78,7 +78,6 @@ def replay(  # one keyword an option of the command
     Args:
         run: a run, its folder, or one segment of it.
         episodes: "0,250,-1", "100:200:10", "3.250", "all", or numbers and addresses.
-        every: episodes whose number it divides.
         trigger: "capped-cubic", "module:function" or a callable: episodes for whose number it is true.
         episode_trigger: the same, under `RecordVideo`'s name.
         step_trigger: starts a clip after the n-th env step of an env instance, as in `RecordVideo`.
@@ -99,6 +98,8 @@ def replay(  # one keyword an option of the command
         diverged: whether a diverged replay leaves a marked video.
         lossless: whether the video's pixels are the frames' to the bit (not for browsers).
         observer: is told how the job goes.
+        picks: what else selects: `every`, `best`, `worst`, `median`, `percentile`, `last`; `where`, `ended` and
+            `marked` narrow first (see `Picks`).
 
     Returns:
         One result an episode or clip, in order. What went wrong with one of them stands in it.
@@ -115,11 +116,11 @@ def replay(  # one keyword an option of the command
         raise SelectionError("trigger and episode_trigger are the same thing: give one of them")
     if fps is not None:
         video.Encoding(fps=fps)  # refuses a rate that no video can have, before any work
-    picks_given = episodes is not None or every is not None or picked is not None
+    picks_given = episodes is not None or picked is not None or bool(given_of(picks))
     numbers = (
         []
         if clip is not None and not picks_given
-        else select(opened, episodes, every=every, trigger=picked, default=capped_cubic_video_schedule)
+        else select(opened, episodes, trigger=picked, default=capped_cubic_video_schedule, **picks)
     )
     prefix = name_prefix if name_prefix is not None else opened.name
     if not prefix or Path(prefix).name != prefix:
@@ -147,7 +148,6 @@ def verify(
     run: RunLike,
     episodes: Episodes = None,
     *,
-    every: int | None = None,
     trigger: str | Trigger | None = None,
     env: str | recipe.EnvFactory | None = None,
     origin: str | None = None,
@@ -156,13 +156,14 @@ def verify(
     tolerance: float = 0.0,
     rendered: bool = False,
     observer: Observer | None = None,
+    **picks: Unpack[Picks],
 ) -> list[ReplayResult]:
     """Re-executes episodes without making videos, and compares; all of them unless told.
 
     Arguments and errors are those of `replay`; `rendered` says whether every frame is drawn, and thrown away.
     """
     opened = _opened(run)
-    numbers = select(opened, episodes, every=every, trigger=_callable_trigger(trigger))
+    numbers = select(opened, episodes, trigger=_callable_trigger(trigger), **picks)
     ladders = _ladders(env, origin, tolerance, observer, Permissions(trust=trust, imports=tuple(imports)))
     total = int(opened.lengths[numbers].sum()) + len(numbers)
     _warn_of_versions([opened[number] for number in numbers])

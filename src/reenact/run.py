@@ -153,7 +153,7 @@ class Run:
         columns = [table.columns() for table in tables]
         self._columns = {
             name: np.concatenate([np.zeros(0, dtype), *(column[name] for column in columns)])
-            for name, dtype in {**FIELDS, "row": "i8", "index": "i8"}.items()
+            for name, dtype in {**FIELDS, "row": "i8", "index": "i8", "label": "O"}.items()
         }
         counts = [len(column["row"]) for column in columns]
         self._segments = np.repeat(np.array([table.number for table in tables], np.int64), counts)
@@ -229,6 +229,42 @@ class Run:
     def segment_indices(self) -> Array:
         """Each one's index in its segment, int64."""
         return self._ordered("index")
+
+    @property
+    def lanes(self) -> Array:
+        """The sub-env of a vector env that each is of, int64; -1: none."""
+        return self._ordered("lane").astype(np.int64)
+
+    @property
+    def labels(self) -> Array:
+        """What each was marked with, text; "" where it was not."""
+        return self._ordered("label")
+
+    @property
+    def roles(self) -> Array:
+        """What each is for, text: its segment's role."""
+        named = {table.number: str(table.reader.attributes.get("role", "")) for table in self._order_of}
+        found = np.full(len(self), "", object)
+        for number in np.unique(self.segment_numbers).tolist():
+            found[self.segment_numbers == number] = named[number]
+        return found
+
+    def table(self) -> dict[str, Array]:
+        """Returns the columns that `where` conditions name, one entry an episode."""
+        return {
+            "episode": np.arange(len(self)),
+            "return": self.returns,
+            "length": self.lengths,
+            "elapsed": self.elapsed,
+            "seed": self.seeds,
+            "ended": self.ended.astype(object),
+            "segment": self.segment_numbers,
+            "lane": self.lanes,
+            "role": self.roles,
+            "label": self.labels,
+            "start": self.started,
+            **self._info,
+        }
 
     @property
     def info_keywords(self) -> tuple[str, ...]:

@@ -1,16 +1,20 @@
-"""Which episodes: numbers, ranges, addresses and triggers, from what a user types to a list of episodes."""
+"""Which episodes: by number, range, address, trigger, return, ending or condition, from what a user types to a list."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import index
-from typing import Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
+import numpy as np
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
 from reenact.errors import EpisodeNotFoundError, SelectionError
+from reenact.where import where
 
+Array = np.ndarray[Any, Any]
 Trigger = Callable[[int], bool]
 Episodes = str | int | Iterable[int | str] | None
 
@@ -29,42 +33,163 @@ class Numbered(Protocol):
     def number_of(self, address: str) -> int:
         """The number of the episode of that address."""
 
+    def table(self) -> dict[str, Array]:
+        """The columns that a condition may name, one entry an episode."""
+
+
+class Picks(TypedDict, total=False):
+    """What else selects episodes, as keywords of every call that takes `episodes`.
+
+    `where`, `ended` and `marked` narrow first; the others pick from what remains, and unite. `best`, `worst`,
+    `median`, `percentile` and `last` take episodes that terminated or were truncated, unless `ended` is given; of
+    equal returns the lower number comes first.
+    """
+
+    every: int | None
+    """Those whose number it divides."""
+    best: int | None
+    """So many of the highest returns."""
+    worst: int | None
+    """So many of the lowest."""
+    median: bool
+    """The one in the middle by return (of two, the lower)."""
+    percentile: str | float | Iterable[float] | None
+    """The nearest rank by return: "10,50,90", or numbers from 0 to 100."""
+    last: int | None
+    """So many with the highest numbers."""
+    where: str | None
+    """A condition over the episode table, such as "return > 200 and length < 50"."""
+    ended: str | None
+    """Those that ended so: terminated, truncated, interrupted, errored; several with commas between."""
+    marked: bool
+    """Those that were marked during the training."""
+
+
+_RANKED = ("best", "worst", "median", "percentile", "last")
+_FINISHED = ("terminated", "truncated")
+_ENDINGS = (*_FINISHED, "interrupted", "errored")
+
 
 def select(
     run: Numbered,
     episodes: Episodes = None,
     *,
-    every: int | None = None,
     trigger: Trigger | None = None,
     default: Trigger | None = None,
+    **picks: Unpack[Picks],
 ) -> list[int]:
-    """Returns the numbers of the episodes that any of the picks names, in order, each once.
+    """Returns the numbers of the episodes that the filters leave and any of the picks names, in order, each once.
 
     Args:
         run: what to select from.
         episodes: "0,250,-1", "100:200:10", "3.250", "all"; or numbers and addresses.
-        every: those whose number it divides.
         trigger: those for whose number it is true.
-        default: a trigger for when nothing is given; None: all.
+        default: a trigger for when nothing at all is given; None: all.
+        picks: what else selects, or filters.
 
     Raises:
-        SelectionError: a pick can't be understood.
+        SelectionError: a pick can't be understood, or no episode is of the kind that it ranks.
         EpisodeNotFoundError: a picked episode is not there.
     """
     count = len(run)
-    if episodes is None and every is None and trigger is None:
+    remain = _filter(run, picks)
+    every = picks.get("every")
+    ranked = [name for name in _RANKED if name in given_of(picks)]
+    if episodes is None and every is None and trigger is None and not ranked:
+        if remain is not None:
+            return sorted(remain)
         return [number for number in range(count) if default is None or default(number)]
     picked: set[int] = set()
     if episodes is not None:
         for pick in _parts(episodes):
             picked.update(_resolve(run, pick, count))
     if every is not None:
-        if every < 1:
-            raise SelectionError(f"every must be 1 or more, got {every}")
-        picked.update(range(0, count, every))
+        picked.update(range(0, count, _at_least_one("every", every)))
     if trigger is not None:
         picked.update(number for number in range(count) if trigger(number))
+    if remain is not None:
+        picked &= remain
+    if ranked:
+        picked.update(_rank(run, remain, picks, ranked[0]))
     return sorted(picked)
+
+
+def given_of(picks: Picks) -> set[str]:
+    """Returns the names of the picks that are given; 0 is."""
+    return {name for name, value in picks.items() if value is not None and value is not False}
+
+
+def _filter(run: Numbered, picks: Picks) -> set[int] | None:
+    """Returns what the filters leave; None: there is none."""
+    condition, ended, marked = picks.get("where"), picks.get("ended"), picks.get("marked", False)
+    if condition is None and ended is None and not marked:
+        return None
+    table = run.table()
+    keep = np.ones(len(run), np.bool_)
+    if condition is not None:
+        keep &= where(condition, table)
+    if ended is not None:
+        names = [name.strip() for name in ended.split(",")]
+        for name in names:
+            if name not in _ENDINGS:
+                raise SelectionError(f"ended: {name!r}: expected {', '.join(_ENDINGS)}")
+        keep &= np.isin(table["ended"].astype(str), names)
+    if marked:
+        keep &= table["label"] != ""
+    return set(np.flatnonzero(keep).tolist())
+
+
+def _rank(run: Numbered, remain: set[int] | None, picks: Picks, first: str) -> Iterator[int]:
+    """Yields what is picked by rank, among the episodes that came to an end of their own."""
+    table = run.table()
+    eligible = np.ones(len(run), np.bool_)
+    if remain is not None:
+        eligible = np.isin(np.arange(len(run)), list(remain))
+    if picks.get("ended") is None:
+        finished = np.isin(table["ended"].astype(str), _FINISHED)
+        if eligible.any() and not (eligible & finished).any():
+            raise SelectionError(_none_finished(first, table["ended"][eligible].astype(str)))
+        eligible &= finished
+    numbers = np.flatnonzero(eligible)
+    if (last := picks.get("last")) is not None:
+        yield from numbers[-_at_least_one("last", last) :].tolist()
+    returns = table["return"][numbers]
+    there = ~np.isnan(returns)
+    numbers, returns = numbers[there], returns[there]
+    rising = numbers[np.lexsort((numbers, returns))].tolist()
+    if (best := picks.get("best")) is not None:
+        yield from numbers[np.lexsort((numbers, -returns))][: _at_least_one("best", best)].tolist()
+    if (worst := picks.get("worst")) is not None:
+        yield from rising[: _at_least_one("worst", worst)]
+    shares = [*([50.0] if picks.get("median") else []), *_percentiles(picks.get("percentile"))]
+    if rising:
+        yield from (rising[max(0, math.ceil(share / 100 * len(rising)) - 1)] for share in shares)
+
+
+def _none_finished(name: str, ended: Array) -> str:
+    kinds = ", ".join(f"{(ended == kind).sum()} {kind}" for kind in sorted(set(ended)))
+    hint = ": is a TimeLimit missing?" if set(ended) == {"interrupted"} else ""
+    return (
+        f"{name}: no episode terminated or was truncated ({kinds}{hint}); "
+        f"ended={','.join(sorted(set(ended)))!r} takes those"
+    )
+
+
+def _percentiles(given: str | float | Iterable[float] | None) -> list[float]:
+    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else [given]
+    try:
+        found = [float(part) for part in parts if part is not None]
+    except (TypeError, ValueError) as error:
+        raise SelectionError(f"percentile: expected numbers such as 10,50,90, got {given!r}") from error
+    if not all(0 <= share <= 100 for share in found):  # noqa: PLR2004  # per cent
+        raise SelectionError(f"percentile: expected numbers from 0 to 100, got {given!r}")
+    return found
+
+
+def _at_least_one(name: str, count: int) -> int:
+    if count < 1:
+        raise SelectionError(f"{name} must be 1 or more, got {count}")
+    return count
 
 
 def named_trigger(name: str) -> Trigger | None:

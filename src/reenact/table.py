@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from reenact.errors import DamagedError
 from reenact.layout import Ended
 from reenact.reader import SegmentReader, sound_rows
 
@@ -22,7 +23,7 @@ FIELDS: dict[str, str] = {
     "first_step": "u8",
     "n_actions": "u4",
 }
-"""The columns kept, as in `episodes`; beside them `row` (in `episodes`; -1: the open one), `index` and `info`."""
+"""The columns kept, as in `episodes`; beside them `row` (in `episodes`; -1: the open one), `index`, `label`, `info`."""
 
 
 class Table:
@@ -41,7 +42,7 @@ class Table:
     def __init__(self, number: int, reader: SegmentReader) -> None:
         self.number, self.reader, self.damaged = number, reader, 0
         self._columns = {name: np.zeros(0, dtype) for name, dtype in FIELDS.items()}
-        self._columns |= {"row": np.zeros(0, np.int64), "index": np.zeros(0, np.int64)}
+        self._columns |= {"row": np.zeros(0, np.int64), "index": np.zeros(0, np.int64), "label": np.zeros(0, object)}
         self._columns["info"] = np.zeros((0, len(reader.info_keywords)))
         self._next_index = self._end_of_rows = 0
         self._finished = False
@@ -101,6 +102,7 @@ class Table:
             keep = sound & numbered
             part = {name: np.ascontiguousarray(rows[name][keep]) for name in FIELDS}
             part["row"], part["index"] = first + np.flatnonzero(keep), index[keep]
+            part["label"] = self._labels(rows[keep])
             part["info"] = rows["info"][keep] if self.reader.info_keywords else np.zeros((int(keep.sum()), 0))
             parts.append(part)
             last = rows[sound][-1:]
@@ -113,6 +115,15 @@ class Table:
             }
         return bool(parts)
 
+    def _labels(self, rows: Array) -> Array:
+        found = np.full(len(rows), "", object)
+        for at in np.flatnonzero(rows["label"]["length"]):
+            try:
+                found[at] = self.reader.label(rows[at])
+            except DamagedError:  # reading the episode's own label says so
+                continue
+        return found
+
     def columns(self) -> dict[str, Array]:
         """Returns the columns, one entry an episode, in the segment's order; a killed one is the last, its row -1."""
         row = self.interrupted
@@ -120,6 +131,7 @@ class Table:
             return self._columns
         last = {name: np.array([row[name]]) for name in FIELDS}
         last |= {"row": np.array([-1]), "index": np.array([self._next_index])}
+        last["label"] = self._labels(row.reshape(1))
         last["info"] = np.full((1, len(self.reader.info_keywords)), np.nan)
         return {name: np.concatenate([column, last[name]]) for name, column in self._columns.items()}
 
