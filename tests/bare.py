@@ -83,8 +83,10 @@ def read(path: Path) -> Bare:
         bare.closed = bool(max(status, key=lambda slot: slot["sequence"])["closed"])
     for row in [*bare.rows, *([] if bare.open is None else [bare.open])]:
         check(bare, row)
-    for row in [*bare.kinds, *bare.states]:
-        assert sound(row)
+    for table in (bare.kinds, bare.states):
+        unsound = [not sound(row) for row in table]
+        # a commit that found no room may leave rows at the end that were never written, and nothing refers to them
+        assert not any(unsound) or not (bare.closed or any(table[unsound.index(True) :].tobytes()))
     assert (np.diff(bare.rows["end_time"]) >= 0).all()
     return bare
 

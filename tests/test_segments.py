@@ -459,17 +459,21 @@ def test_disk_that_stays_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert env.episode_count == 8
 
 
-def test_numbers_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a file system has no hard links, a claim keeps a number; one that a kill left is passed over."""
+@pytest.mark.parametrize("links", [True, False])
+def test_claims(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that a kill left is passed over, also where a file system has no hard links; no segment is replaced."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(os, "link", refuse)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
     record(tmp_path / "run").close()
     (tmp_path / "run" / "segment-00001.claim").touch()
     record(tmp_path / "run").close()
-    assert [log.path.name for log in segments(tmp_path / "run")] == ["segment-00000.h5", "segment-00002.h5"]
+    (tmp_path / "run" / "segment-00000.h5").unlink()
+    record(tmp_path / "run").close()
+    assert [log.path.name for log in segments(tmp_path / "run")] == ["segment-00002.h5", "segment-00003.h5"]
 
 
 def test_the_test_reader_can_fail(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import h5py
 import numpy as np
 import pytest
 
 import reenact
 from bare import segments
 from reenact import Recorder, RunExistsError, folder
-from reenact.writer import SegmentWriter
+from reenact.writer import Column, SegmentWriter
 from test_segments import ROOT, record, script
 
 if TYPE_CHECKING:
@@ -107,6 +108,31 @@ except OSError:
     opened = reenact.open_run(run)
     assert len(opened.returns) == len(opened) >= 50
     assert {result.verdict for result in reenact.verify(run, [0, 19, -1])} == {"exact"}
+
+
+def test_kinds_that_found_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that a failed commit made room for, and never wrote, are no damage to the episodes before them."""
+    env = Recorder(gym.make("CartPole-v1"), tmp_path / "run", flush_seconds=1e6)
+    play(env, 2)
+    env.flush()
+    env.reset()
+    env.step(np.int64(1))  # of another kind than before
+
+    def fail(column: Column, values: Any) -> None:
+        column._id.set_extent((column.rows + len(values),))  # noqa: SLF001  # what HDF5 may have done by then
+        h5py.h5f.flush(column._id)  # noqa: SLF001
+        raise OSError(28, "No space left on device")
+
+    kinds = env._log._writer.kinds  # type: ignore[union-attr]  # noqa: SLF001  # it has one
+    monkeypatch.setattr(kinds, "append", lambda values: fail(kinds, values))
+    with pytest.warns(RuntimeWarning, match="No space left"):
+        env.flush()
+    monkeypatch.undo()
+    path = tmp_path / "run" / "segment-00000.h5"
+    with h5py.File(path, "r", swmr=True, locking=False) as file:
+        assert file["kinds"][1].tobytes() == bytes(file["kinds"].dtype.itemsize)
+    episodes = list(reenact.open_run(tmp_path / "run"))
+    assert [set(map(type, episode.actions)) for episode in episodes] == [{int}] * 2
 
 
 @pytest.mark.parametrize("ending", ["env.close()", "sys.exit(0)", "raise LookupError"])

@@ -289,6 +289,8 @@ class SegmentReader:
             for start, stop, kind in self._kind_runs(kind_row, first, first + len(columns[0])):
                 part = [leaf[start - first : stop - first] for leaf in leaves]
                 found += codec.restore_all(kind, part, stop - start)
+        except DamagedError:
+            raise
         except ValueError as error:
             raise DamagedError(f"{self.path}: {error}") from error
         return found
@@ -409,8 +411,10 @@ class SegmentReader:
         start, kind = first, ""
         while at < count:
             rows = self._file.read(layout.KINDS, at, min(layout.SIDE_CHUNK, count - at))
-            for row in rows:
+            for number, row in enumerate(rows, at):
                 if not _sound(row):
+                    if self._is_unwritten(number, count):
+                        break
                     raise DamagedError(f"{self.path}: the kinds of its actions are damaged")
                 step = int(row["step"])
                 if step >= end:
@@ -426,6 +430,15 @@ class SegmentReader:
         if not kind:
             raise DamagedError(f"{self.path}: the kinds of its actions are missing")
         yield start, end, kind
+
+    def _is_unwritten(self, first: int, end: int) -> bool:
+        """Whether kinds [first, end) are of a commit for whose steps there was no room: no row refers to them."""
+        if self.finished():
+            return False
+        slices = range(first, end, layout.SIDE_CHUNK)
+        return not any(
+            any(self._file.read(layout.KINDS, at, min(layout.SIDE_CHUNK, end - at)).tobytes()) for at in slices
+        )
 
     def fingerprints(self, row: np.void) -> dict[int, int]:
         """Reads an episode's observation checksums by step."""

@@ -14,7 +14,6 @@ import contextlib
 import errno
 import os
 import time
-import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -126,7 +125,9 @@ class SegmentWriter:
         run.mkdir(parents=True, exist_ok=True)
         _sweep(run)
         self._process, self._sequence, self._dead, self._durable = process, 0, False, durable
-        partial = run / f".segment-{uuid.uuid4().hex}{_PART}"
+        self.number, claim = _claim(run)
+        self.path = run / layout.SEGMENT_NAME.format(self.number)
+        partial = claim.with_name(f".{self.path.name}.{process.pid}{_PART}")
         try:
             self._file = h5py.File(partial, "x", libver=("v110", "v110"), locking=False, rdcc_nbytes=_CHUNK_CACHE)
             self._descriptor: int | None = int(self._file.id.get_vfd_handle())
@@ -137,7 +138,7 @@ class SegmentWriter:
                 self._file.swmr_mode = True
                 self._to_disk()
                 _open_writers.add(self)
-                self.number, self.path = _name(partial, run)
+                _name(partial, self.path)
                 if durable:
                     _sync_folder(run)
             except BaseException:
@@ -145,6 +146,7 @@ class SegmentWriter:
                 raise
         finally:
             partial.unlink(missing_ok=True)
+            claim.unlink(missing_ok=True)
 
     def _make(
         self,
@@ -269,52 +271,41 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _name(partial: Path, run: Path) -> tuple[int, Path]:
-    """Gives a file the number after the run's last, which no other process can be given, too.
-
-    Raises:
-        OSError: the folder can't be written to.
-    """
-    number = _next_number(run)
-    while True:
-        path = run / layout.SEGMENT_NAME.format(number)
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            number += 1
-        except OSError:  # a file system without hard links
-            return _name_by_claim(partial, run)
-        else:
-            return number, path
-
-
-def _name_by_claim(partial: Path, run: Path) -> tuple[int, Path]:
-    """Does the same with a file that only one process can make, beside it.
+def _claim(run: Path) -> tuple[int, Path]:
+    """Takes a number above all that are taken with a file that only one process can make.
 
     The claim goes once the segment has its name, so the name is looked for again after the claim is
     made: whoever claims a number second finds the first one's segment there.
     """
-    number = _next_number(run)
+    number = -1
     while True:
-        path, claim = run / layout.SEGMENT_NAME.format(number), run / layout.CLAIM_NAME.format(number)
+        # above, not between, where one was deleted: a segment comes after the one that it takes over from
+        taken = (
+            path.stem.rpartition("-")[2] for glob in (layout.SEGMENT_GLOB, layout.CLAIM_GLOB) for path in run.glob(glob)
+        )
+        number = max((int(name) for name in taken if name.isdecimal()), default=number) + 1
+        claim = run / layout.CLAIM_NAME.format(number)
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         except FileExistsError:
-            number += 1
             continue
-        try:
-            if not path.exists():
-                partial.rename(path)
-                return number, path
-        finally:
-            claim.unlink(missing_ok=True)
-        number += 1
+        if not (run / layout.SEGMENT_NAME.format(number)).exists():
+            return number, claim
+        claim.unlink()
 
 
-def _next_number(run: Path) -> int:
-    """Returns the number after the highest that is taken: a successor's is always above its predecessor's."""
-    names = [path.stem.rpartition("-")[2] for path in run.glob(layout.SEGMENT_GLOB)]
-    return max((int(name) for name in names if name.isdigit()), default=-1) + 1
+def _name(partial: Path, path: Path) -> None:
+    """Gives a file its name, and never takes another's.
+
+    Raises:
+        FileExistsError: it is taken: somebody removed the claim.
+    """
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        partial.rename(path)
 
 
 def _sweep(run: Path) -> None:
