@@ -76,7 +76,9 @@ class Slots:
     """Two rows that are overwritten in turn, so that a kill in the middle of one leaves the other."""
 
     def __init__(self, group: h5py.Group, name: str, dtype: np.dtype[Any]) -> None:
-        dataset = group.create_dataset(name, shape=(2,), dtype=dtype)
+        # With its bytes, which gives it a place in the file: whoever opens the file before it has one can never
+        # refresh it (HDF5 2.0: "invalid dataset size").
+        dataset = group.create_dataset(name, data=np.zeros(2, dtype))
         self._id, self._type, self.dtype = dataset.id, dataset.id.get_type(), dtype
         self._memory = h5py.h5s.create_simple((1,))
         self._files = [dataset.id.get_space() for _ in range(2)]
