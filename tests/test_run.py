@@ -1,4 +1,4 @@
-"""Runs, read: columns against bare h5py, numbering over segments, and reading while others write."""
+"""Runs, read: columns against bare h5py, numbering over segments, and what a killed writer leaves (live: test_live)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tracemalloc
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -286,46 +285,6 @@ def test_a_reader_in_the_writers_process(tmp_path: Path) -> None:
     run.refresh()
     assert len(run) == int(done.stdout) == 9
     assert (run.live, run.segments[0].state) == ([], "closed")
-
-
-def test_many_refreshes_while_three_processes_write(tmp_path: Path) -> None:
-    """While three processes write, one of which is killed, a number never moves, and what has one is whole."""
-    path = tmp_path / "run"
-    writers = [start(path, 1.5), start(path, 1.8), start(path, 0.9, "endless")]
-    addresses: list[str] = []
-    killed = False
-    try:
-        while not (path.exists() and list(path.glob("segment-*.h5"))):
-            time.sleep(0.01)
-        run = reenact.open_run(path)
-        grown = lives = 0
-        while any(writer.poll() is None for writer in writers):
-            run.refresh()
-            now = [f"{s}.{i}" for s, i in zip(run.segment_numbers.tolist(), run.segment_indices.tolist(), strict=True)]
-            assert now[: len(addresses)] == addresses
-            grown += len(now) > len(addresses)
-            lives += bool(run.live)
-            for number in range(len(addresses), len(now), 5):
-                assert run[number].return_ == pytest.approx(run[number].rewards.sum())
-            addresses = now
-            if not killed and writers[0].poll() is not None and writers[1].poll() is not None:
-                assert writers[2].stdout is not None
-                assert writers[2].stdout.readline() == "ready\n"
-                os.kill(writers[2].pid, signal.SIGKILL)
-                writers[2].wait()
-                killed = True
-            time.sleep(0.005)
-    finally:
-        for writer in writers:
-            writer.kill()
-            writer.communicate()
-    run.refresh()
-    assert [f"{e.segment}.{e.index}" for e in run][: len(addresses)] == addresses
-    assert len(run) == len(reenact.open_run(path)) > 30
-    assert grown >= 1
-    assert lives >= 1
-    assert (run.ended == "interrupted").sum() == 1
-    assert run.live == []
 
 
 def test_a_killed_writer(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -58,11 +60,11 @@ class Hdf5File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: h5py.File | None = None
-        self._datasets: dict[str, h5py.Dataset] = {}
+        self._names: list[str] = []
         self._shared = False
         self._depth = 0
-        self._file, self._tried = _open(path)
+        self._handle: _Handle | None = _Handle.of(path, self)
+        self._tried = self._handle.tried
 
     def share(self) -> None:
         """From now on holds the file only while reading: this very process writes it.
@@ -101,8 +103,13 @@ class Hdf5File:
             created = dataset.id.get_create_plist()
             if not {created.get_filter(at)[0] for at in range(created.get_nfilters())} <= _FILTERS:
                 raise DamagedError(f"{self.path}: {name} is packed with a filter that reenact does not use")
-            self._datasets[name] = dataset
+            self._names.append(name)
+            self._datasets.setdefault(name, dataset)
             self._extent(name, fresh=False)
+
+    @property
+    def _datasets(self) -> dict[str, h5py.Dataset]:
+        return self._handle.datasets if self._handle is not None else {}
 
     def _find(self, file: h5py.File, name: str) -> object:
         found: Any = file
@@ -163,11 +170,11 @@ class Hdf5File:
         """Gives the open file, and turns what HDF5 raises into one clear line."""
         self._depth += 1
         try:
-            if self._file is None:
-                self._file, probed = _open(self.path)
-                self._shared &= not probed  # this process writes it no more, and did not close it
-                self._datasets = {name: self._file[name] for name in self._datasets}
-            yield self._file
+            if self._handle is None:
+                self._handle = _Handle.of(self.path, self)
+                self._shared &= not self._handle.tried  # this process writes it no more, and did not close it
+                self._handle.find(self._names)
+            yield self._handle.file
         except DamagedError:
             raise
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
@@ -178,11 +185,63 @@ class Hdf5File:
                 self.close()
 
     def close(self) -> None:
-        """Closes the file."""
-        file, self._file = self._file, None
-        if file is not None:
-            with contextlib.suppress(Exception):  # HDF5 on a damaged file: there is nothing left to lose
-                file.close()
+        """Closes the file, unless another reader of this process has it open."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.leave(self)
+
+
+class _Handle:
+    """A file as this process has it open: once, however many read it.
+
+    HDF5 (1.12 to 2.0) forgets where a dataset's chunks lie when it is refreshed while it is open twice: from
+    then on all of them read as the first.
+
+    Attributes:
+        file: the file.
+        tried: whether it had to be tried first, since it bore a writer's mark.
+        datasets: by name, each open once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.tried = _open(path)
+        self.datasets: dict[str, h5py.Dataset] = {}
+        self._users: weakref.WeakSet[Hdf5File] = weakref.WeakSet()
+
+    @classmethod
+    def of(cls, path: Path, user: Hdf5File) -> _Handle:
+        """Returns the handle of a file, which is opened if nobody has it open."""
+        with _lock:
+            try:
+                found = path.stat()
+            except OSError as error:
+                raise DamagedError(f"{path} can't be read: {error.strerror}") from error
+            key = (found.st_dev, found.st_ino)  # a path may come to name another file
+            handle = _handles.get(key)
+            if handle is None:
+                handle = _handles[key] = cls(path)
+            handle._users.add(user)
+            return handle
+
+    def find(self, names: list[str]) -> None:
+        """Opens datasets, as far as they are not open."""
+        for name in names:
+            if name not in self.datasets:
+                self.datasets[name] = self.file[name]
+
+    def leave(self, user: Hdf5File) -> None:
+        """A reader needs it no more; the last one closes it."""
+        with _lock:
+            self._users.discard(user)
+            if not self._users:
+                for key in [key for key, handle in _handles.items() if handle is self]:
+                    del _handles[key]
+                with contextlib.suppress(Exception):  # HDF5 on a damaged file: there is nothing left to lose
+                    self.file.close()
+
+
+_handles: weakref.WeakValueDictionary[tuple[int, int], _Handle] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
 
 
 def first_line(error: BaseException) -> str:
@@ -206,7 +265,8 @@ def _open(path: Path) -> tuple[h5py.File, bool]:
     try:
         return h5py.File(path, "r", locking=False), False
     except OSError as error:
-        if "already open" not in str(error):
+        # of one that is being written, HDF5 may also say that it is cut short: its header is ahead of it
+        if "already open" not in str(error) and not _marked(path):
             raise DamagedError(f"{path} can't be read as HDF5: {first_line(error)}") from error
     _probe(path)
     try:

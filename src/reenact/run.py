@@ -361,6 +361,11 @@ class Run:
         ]
 
     @property
+    def is_live(self) -> bool:
+        """Whether more may come: any segment is live."""
+        return any(table.alive for table in self._tables.values())
+
+    @property
     def segments(self) -> list[Segment]:
         """The run's segments, by number."""
         found = []

@@ -60,6 +60,8 @@ class Table:
         # writer is dead) now gives all its rows below.
         finished, status = self.reader.finished(), self.reader.status()
         alive = status.live and not self._succeeded
+        if not alive:  # it may have committed once more before it died: what it says now is its last word
+            status = self.reader.status()
         before = (self.status, self.alive, None if self.interrupted is None else self.interrupted.tobytes())
         fresh = self._take_rows()
         self.live = self.interrupted = None
