@@ -115,6 +115,7 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 @reenact.command()
 @_RUN
 @_selecting
+@click.option("--follow", is_flag=True, help="Wait for what is yet to come, until the training has ended.")
 @click.option("--step-trigger", metavar="NAME", help="module:function; starts a clip after such env steps.")
 @click.option("--video-length", metavar="FRAMES", type=click.IntRange(min=0), default=0, help="Frames a clip.")
 @click.option("--video-folder", type=click.Path(path_type=Path), help="Where videos go.  [default: RUN/videos]")
@@ -124,12 +125,14 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--no-diverged", is_flag=True, help="Leave no marked video of a diverged replay.")
 @click.option("--lossless", is_flag=True, help="Pixel-exact video; larger, and not for browsers.")
 @_reexecuting
-def replay(run: Path | None, as_json: bool, no_diverged: bool, **options: Any) -> int:  # click's
+def replay(run: Path | None, as_json: bool, no_diverged: bool, follow: bool, **options: Any) -> int:  # click's
     """Make videos of chosen episodes of RUN (the newest under runs/), each compared with the log."""
     from reenact import render
 
     with _Watcher(as_json=as_json) as watcher:
-        results = render.replay(_run(run), diverged=not no_diverged, observer=watcher, **options)
+        # one that is followed may not be there yet
+        found = run if run is not None and follow else _run(run)
+        results = render.replay(found, diverged=not no_diverged, follow=follow, observer=watcher, **options)
     return _code(results)
 
 
@@ -322,9 +325,18 @@ class _Watcher:
             self._bar.render_finish()
 
     def planned(self, frames: int) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+            self._bar = None
         if sys.stderr.isatty() and frames:
             self._bar = click.progressbar(length=frames, label="frames", file=sys.stderr)
             self._bar.render_progress()
+
+    def waiting(self, what: str) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+            self._bar = None
+        click.echo(what, err=True)
 
     def advanced(self, frames: int) -> None:
         if self._bar is not None:

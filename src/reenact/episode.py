@@ -157,7 +157,7 @@ class ReplayResult:
 
     Attributes:
         episode: its number in the run (a clip's: its first episode's); None for one that has none.
-        address: "segment.index", its name for ever.
+        address: "segment.index", its name for ever; "" for a number that never came.
         verdict: "exact", "tolerated", "diverged" or "impossible".
         origin: what it was started from: "snapshot", "seed", "entropy" or "rng" for the episode alone in a fresh env,
             "chain:N", "chain:first" and the like where earlier ones had to come before it; None: nothing.

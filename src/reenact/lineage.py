@@ -13,23 +13,28 @@ if TYPE_CHECKING:
 class Lineage:
     """The resets of one env instance, numbered from 0, ones without a step among them.
 
-    Args:
-        segments: number and reader of each segment, in order; the numbers of their rows.
-
     Attributes:
-        first: the first segment's number.
         resets: how many there are in all.
     """
 
-    def __init__(self, segments: Sequence[tuple[int, SegmentReader, int]]) -> None:
-        self._segments = segments
-        self.first = segments[0][0]
+    def __init__(self) -> None:
+        self._segments: Sequence[tuple[int, SegmentReader, int]] = ()
         self._before: dict[int, int] = {}
+        self.resets = 0
+
+    def grow(self, segments: Sequence[tuple[int, SegmentReader, int]]) -> None:
+        """Takes in what has come since: number and reader of each segment, in order; the numbers of their rows."""
+        self._segments = segments
         total = 0
         for number, _, rows in segments:
             self._before[number] = total
             total += rows
         self.resets = total
+
+    @property
+    def first(self) -> int:
+        """The first segment's number."""
+        return self._segments[0][0]
 
     @property
     def segments(self) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Unpack
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Protocol, Unpack
 import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
-from reenact import diagnosis, filming, films, recipe, trial, usercode, video
+from reenact import diagnosis, filming, films, following, recipe, trial, usercode, video
 from reenact.errors import ReenactError, RenderError, SelectionError
 from reenact.ladder import Ladders
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
-from reenact.selection import Episodes, Picks, Trigger, given_of, named_trigger, select
+from reenact.selection import Awaited, Episodes, Picks, Trigger, given_of, named_trigger, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from reenact.episode import ReplayResult
     from reenact.films import Film
@@ -37,7 +37,10 @@ class Observer(Protocol):
     """Told how a job goes, while it goes."""
 
     def planned(self, frames: int) -> None:
-        """So many frames (or steps) will be made in all."""
+        """So many frames (or steps) will be made in all; of a run that is followed, before the next wait."""
+
+    def waiting(self, what: str) -> None:
+        """A run is followed, and there is nothing to do for now."""
 
     def advanced(self, frames: int) -> None:
         """So many more are done."""
@@ -47,6 +50,62 @@ class Observer(Protocol):
 
     def finished(self, result: ReplayResult) -> None:
         """One episode or clip is done."""
+
+
+class _Nobody:
+    """Stands in for an observer where there is none."""
+
+    def planned(self, frames: int) -> None: ...
+    def waiting(self, what: str) -> None: ...
+    def advanced(self, frames: int) -> None: ...
+    def chained(self, done: int, total: int) -> None: ...
+    def finished(self, result: ReplayResult) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is to be filmed, as it was asked for.
+
+    Raises:
+        SelectionError: a clip's length is below 0.
+    """
+
+    episodes: Episodes
+    trigger: Trigger | None
+    picks: Picks
+    clip: Trigger | None
+    video_length: int
+
+    def __post_init__(self) -> None:
+        if self.video_length < 0:
+            raise SelectionError(f"video_length must be 0 or more, got {self.video_length}")
+
+    def films(self, run: Run, prefix: str) -> list[Film]:
+        """Returns the films of a run as it stands."""
+        given = self.episodes is not None or self.trigger is not None or bool(given_of(self.picks))
+        default = capped_cubic_video_schedule
+        numbers = (
+            []
+            if self.clip is not None and not given
+            else select(run, self.episodes, trigger=self.trigger, default=default, **self.picks)
+        )
+        if self.clip is None and self.video_length == 0:
+            return [films.whole(run[number], prefix) for number in numbers]
+        return list(films.clips(run, self.clip, set(numbers), self.video_length, prefix))
+
+    def awaited(self) -> Awaited:
+        """Returns the same for a run that is followed.
+
+        Raises:
+            SelectionError: there is something that only a finished run can tell.
+        """
+        if self.clip is not None or self.video_length:
+            raise SelectionError(
+                "a clip may reach into steps that are yet to come: follow films whole episodes; "
+                "leave step_trigger and video_length out, or replay when the training has ended"
+            )
+        default = capped_cubic_video_schedule
+        return Awaited(self.episodes, trigger=self.trigger, default=default, **self.picks)
 
 
 def replay(  # one keyword an option of the command
@@ -59,6 +118,7 @@ def replay(  # one keyword an option of the command
     video_length: int = 0,
     video_folder: str | PathLike[str] | None = None,
     name_prefix: str | None = None,
+    follow: bool = False,
     fps: float | None = None,
     env: str | recipe.EnvFactory | None = None,
     origin: str | None = None,
@@ -84,6 +144,9 @@ def replay(  # one keyword an option of the command
         video_length: frames a clip, which may span episodes; 0: to the next reset.
         video_folder: where the videos go; None: `videos` in the run's folder.
         name_prefix: of their names; None: the run's name.
+        follow: whether to wait for what is yet to come: episodes are filmed as they get their numbers, until no
+            segment of the run is live any more. The run need not be there yet. No ranks, no picks that count from
+            the end, and no clips.
         fps: frames a second; None: the env's `render_fps`, else 30.
         env: "module:factory", "path/to/file.py:factory" or a callable that takes `render_mode` by keyword
             and returns the env as it stood under the recorder, for a recipe that can't be followed.
@@ -107,25 +170,19 @@ def replay(  # one keyword an option of the command
     Raises:
         ReenactError: nothing could begin: no such run or episode, or a selection that can't be understood.
     """
-    opened = _opened(run)
-    picked = _callable_trigger(trigger) or episode_trigger
-    clip = _callable_trigger(step_trigger)
-    if video_length < 0:
-        raise SelectionError(f"video_length must be 0 or more, got {video_length}")
     if trigger is not None and episode_trigger is not None:
         raise SelectionError("trigger and episode_trigger are the same thing: give one of them")
+    picked, clip = _callable_trigger(trigger) or episode_trigger, _callable_trigger(step_trigger)
+    wish = _Wish(episodes, picked, picks, clip, video_length)
     if fps is not None:
         video.Encoding(fps=fps)  # refuses a rate that no video can have, before any work
-    picks_given = episodes is not None or picked is not None or bool(given_of(picks))
-    numbers = (
-        []
-        if clip is not None and not picks_given
-        else select(opened, episodes, trigger=picked, default=capped_cubic_video_schedule, **picks)
-    )
+    if name_prefix is not None and (not name_prefix or Path(name_prefix).name != name_prefix):
+        raise SelectionError(f"name_prefix must be a plain name, got {name_prefix!r}")
+    awaited = wish.awaited() if follow else None
+    watcher = observer if observer is not None else _Nobody()
+    ladders = _ladders(env, origin, tolerance, watcher, Permissions(trust=trust, imports=tuple(imports)))
+    opened = following.opened(run, watcher.waiting) if follow else _opened(run)
     prefix = name_prefix if name_prefix is not None else opened.name
-    if not prefix or Path(prefix).name != prefix:
-        raise SelectionError(f"name_prefix must be a plain name, got {prefix!r}")
-    ladders = _ladders(env, origin, tolerance, observer, Permissions(trust=trust, imports=tuple(imports)))
     options = filming.Options(
         folder=Path(video_folder) if video_folder is not None else opened.folder / "videos",
         fps=fps,
@@ -134,14 +191,24 @@ def replay(  # one keyword an option of the command
         diverged=diverged,
         lossless=lossless,
     )
-    if clip is None and video_length == 0:
-        wanted = [films.whole(opened[number], prefix) for number in numbers]
-    else:
-        wanted = list(films.clips(opened, clip, set(numbers), video_length, prefix))
-    _warn_of_versions(part.episode for film in wanted for part in film.parts)
-    total = sum(part.end - part.first for film in wanted for part in film.parts)
+    batches: Iterable[list[Film]] = (
+        [wish.films(opened, prefix)]
+        if awaited is None
+        else (
+            [films.whole(opened[number], prefix) for number in numbers]
+            for numbers in following.picked(opened, awaited, watcher.waiting)
+        )
+    )
     with ladders:
-        return _each(wanted, total, observer, lambda film, tell: filming.make(film, options, ladders, tell))
+        made = _each(
+            _announced(batches, watcher), watcher, lambda film: filming.make(film, options, ladders, watcher.advanced)
+        )
+    if awaited is None:
+        return made
+    missing = following.missing(opened, awaited)
+    for result in missing:
+        watcher.finished(result)
+    return sorted(made, key=lambda result: result.episode or 0) + missing
 
 
 def verify(
@@ -164,26 +231,26 @@ def verify(
     """
     opened = _opened(run)
     numbers = select(opened, episodes, trigger=_callable_trigger(trigger), **picks)
-    ladders = _ladders(env, origin, tolerance, observer, Permissions(trust=trust, imports=tuple(imports)))
-    total = int(opened.lengths[numbers].sum()) + len(numbers)
-    _warn_of_versions([opened[number] for number in numbers])
+    watcher = observer if observer is not None else _Nobody()
+    ladders = _ladders(env, origin, tolerance, watcher, Permissions(trust=trust, imports=tuple(imports)))
 
-    def one(film: Film, tell: filming.Tell) -> ReplayResult:
+    def one(film: Film) -> ReplayResult:
         episode = film.parts[0].episode
         ladder = ladders.of(episode)
-        found = trial.run(ladder, episode, render=rendered, tell=tell)
+        found = trial.run(ladder, episode, render=rendered, tell=watcher.advanced)
         explained = None if found.climb is None else diagnosis.explain(ladder, found.climb, episode, rendered=rendered)
         return filming.result_of(film, ladders.tolerance, found, explained=explained)
 
+    batches = [[films.whole(opened[number], "") for number in numbers]]
     with ladders:
-        return _each((films.whole(opened[number], "") for number in numbers), total, observer, one)
+        return _each(_announced(batches, watcher), watcher, one)
 
 
 def _ladders(
     env: str | recipe.EnvFactory | None,
     origin: str | None,
     tolerance: float,
-    observer: Observer | None,
+    observer: Observer,
     permissions: Permissions,
 ) -> Ladders:
     """Returns a job's ladders, which make their envs as its options say."""
@@ -194,41 +261,46 @@ def _ladders(
         lambda stage: replace(stage, factory=factory, permissions=permissions),
         forced=origin,
         tolerance=float(tolerance),
-        tell=observer.chained if observer is not None else lambda _done, _total: None,
+        tell=observer.chained,
     )
 
 
-def _warn_of_versions(episodes: Iterable[Episode]) -> None:
-    """Warns once of packages that are not as they were when any of the episodes was recorded."""
+def _warn_of_versions(episodes: Iterable[Episode], warned: set[tuple[str, int]]) -> None:
+    """Warns of packages that are not as they were when any of the episodes was recorded, a segment once."""
     differing: dict[str, tuple[str, str]] = {}
-    for segment in {(episode.run.uuid, episode.segment): episode for episode in episodes}.values():
-        differing |= recipe.changed(diagnosis.versions_of(segment))
+    segments = {(episode.run.uuid, episode.segment): episode for episode in episodes}
+    for segment in segments.keys() - warned:
+        differing |= recipe.changed(diagnosis.versions_of(segments[segment]))
+    warned |= segments.keys()
     told = [
         f"{name} {then}, now {now}"
         for name, (then, now) in differing.items()
         if name not in ("python", "platform", "reenact")
     ]
     if told:
-        warnings.warn(f"reenact: recorded with {', '.join(told)}: replays may differ", UserWarning, stacklevel=3)
+        said = f"reenact: recorded with {', '.join(told)}: replays may differ"
+        warnings.warn(said, UserWarning, stacklevel=5)  # in whoever called replay or verify
 
 
-def _each(
-    wanted: Iterable[Film],
-    total: int,
-    observer: Observer | None,
-    make: Callable[[Film, filming.Tell], ReplayResult],
-) -> list[ReplayResult]:
+def _announced(batches: Iterable[list[Film]], observer: Observer) -> Iterator[Film]:
+    """Yields the films of each batch, once its size has been told, and what is not as it was when it was recorded."""
+    warned: set[tuple[str, int]] = set()
+    for wanted in batches:
+        _warn_of_versions((part.episode for film in wanted for part in film.parts), warned)
+        observer.planned(sum(part.end - part.first for film in wanted for part in film.parts))
+        yield from wanted
+
+
+def _each(wanted: Iterable[Film], observer: Observer, make: Callable[[Film], ReplayResult]) -> list[ReplayResult]:
     """Makes one film after another; what refuses one of them becomes its result.
 
     Where an env's `render()` raised, its traceback goes to stderr, once for all the episodes that it hit.
     """
     results = []
     shown: set[str] = set()
-    if observer is not None:
-        observer.planned(total)
     for film in wanted:
         try:
-            result = make(film, observer.advanced if observer is not None else lambda _: None)
+            result = make(film)
         except gym.error.DependencyNotInstalled as error:
             result = filming.refused(film, f"the env needs a package that is not installed: {error}")
         except ReenactError as error:
@@ -237,8 +309,7 @@ def _each(
                 shown.add(str(error))
                 traceback.print_exception(error.__cause__, file=sys.stderr)  # it is the user's to mend
         results.append(result)
-        if observer is not None:
-            observer.finished(result)
+        observer.finished(result)
     return results
 
 

@@ -69,6 +69,7 @@ class Run:
         self._indexed = False
         self._unreadable: dict[Path, str] = {}
         self._lineages: dict[int, Lineage] = {}
+        self._grown: dict[int, Lineage] = {}
         self.refresh()
         if not self._tables:
             if self._unreadable:
@@ -414,7 +415,9 @@ class Run:
         if not self._lineages:
             for members in self._successions():
                 readers = [self._tables[number].reader for number in members]
-                found = Lineage([(n, reader, reader.rows_seen) for n, reader in zip(members, readers, strict=True)])
+                # the same one again, grown: a chain that stands in it goes on
+                found = self._grown.setdefault(members[0], Lineage())
+                found.grow([(n, reader, reader.rows_seen) for n, reader in zip(members, readers, strict=True)])
                 self._lineages |= dict.fromkeys(members, found)
         return self._lineages[segment]
 

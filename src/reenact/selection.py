@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,9 @@ Episodes = str | int | Iterable[int | str] | None
 _RANGE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?(?::(-?\d{1,18}))?")
 _ADDRESS = re.compile(r"\d{1,18}\.\d{1,18}")
 _NUMBER = re.compile(r"-?\d{1,18}")
+_NO_END = 10**18
 _EXPECTED = "numbers, ranges such as 100:200:10, addresses such as 3.250, or all"
+_NO_END_YET = "{!r} counts from the end, which a run that is followed does not have yet: give numbers from 0 on"
 
 
 class Numbered(Protocol):
@@ -92,7 +95,7 @@ def select(
         EpisodeNotFoundError: a picked episode is not there.
     """
     count = len(run)
-    remain = _filter(run, picks)
+    remain = _filter(run, picks, 0)
     every = picks.get("every")
     ranked = [name for name in _RANKED if name in given_of(picks)]
     if episodes is None and every is None and trigger is None and not ranked:
@@ -119,13 +122,13 @@ def given_of(picks: Picks) -> set[str]:
     return {name for name, value in picks.items() if value is not None and value is not False}
 
 
-def _filter(run: Numbered, picks: Picks) -> set[int] | None:
-    """Returns what the filters leave; None: there is none."""
+def _filter(run: Numbered, picks: Picks, first: int) -> set[int] | None:
+    """Returns what the filters leave, from a number on; None: there is no filter."""
     condition, ended, marked = picks.get("where"), picks.get("ended"), picks.get("marked", False)
     if condition is None and ended is None and not marked:
         return None
-    table = run.table()
-    keep = np.ones(len(run), np.bool_)
+    table = {name: column[first:] for name, column in run.table().items()}
+    keep = np.ones(len(run) - first, np.bool_)
     if condition is not None:
         keep &= where(condition, table)
     if ended is not None:
@@ -136,7 +139,7 @@ def _filter(run: Numbered, picks: Picks) -> set[int] | None:
         keep &= np.isin(table["ended"].astype(str), names)
     if marked:
         keep &= table["label"] != ""
-    return set(np.flatnonzero(keep).tolist())
+    return set((first + np.flatnonzero(keep)).tolist())
 
 
 def _rank(run: Numbered, remain: set[int] | None, picks: Picks, first: str) -> Iterator[int]:
@@ -192,6 +195,77 @@ def _at_least_one(name: str, count: int) -> int:
     return count
 
 
+class Awaited:
+    """Picks among the episodes of a run that is still written, each asked about once, when it gets its number.
+
+    Args:
+        episodes: as `select` takes them, but for what counts from the end.
+        trigger: as there.
+        default: as there.
+        picks: as there, but for ranks.
+
+    Raises:
+        SelectionError: a pick can't be understood, or needs to know all that there will be.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes = None,
+        *,
+        trigger: Trigger | None = None,
+        default: Trigger | None = None,
+        **picks: Unpack[Picks],
+    ) -> None:
+        for name in _RANKED:
+            if name in given_of(picks):
+                raise SelectionError(f"{name} is known at the end only: leave follow out, or replay when it has come")
+        if episodes is None and trigger is None and not given_of(picks):
+            trigger = default
+        every = picks.get("every")
+        self._picks, self._trigger = picks, trigger
+        self._ranges = [] if every is None else [range(0, _NO_END, _at_least_one("every", every))]
+        self._numbers: set[int] = set()
+        self._addresses: set[str] = set()
+        for pick in _parts(episodes):
+            self._add(pick)
+        if episodes is None and trigger is None and every is None:
+            self._ranges.append(range(_NO_END))
+
+    def _add(self, pick: int | str) -> None:
+        if isinstance(pick, str) and _ADDRESS.fullmatch(pick):
+            self._addresses.add(".".join(str(int(part)) for part in pick.split(".")))
+        elif isinstance(pick, str) and "-" in pick and _RANGE.fullmatch(pick):
+            raise SelectionError(_NO_END_YET.format(pick))
+        elif (found := _range(pick, _NO_END)) is not None:
+            self._ranges.append(found)
+        elif (number := _number(pick)) < 0:
+            raise SelectionError(_NO_END_YET.format(pick))
+        else:
+            self._numbers.add(number)
+
+    def among(self, run: Numbered, fresh: range) -> list[int]:
+        """Returns those of the fresh numbers, which are the run's last, that are picked, in order."""
+        if not fresh:
+            return []
+        found = {number for number in self._numbers if number in fresh}
+        self._numbers -= found
+        for address in sorted(self._addresses):
+            with contextlib.suppress(EpisodeNotFoundError):
+                found.add(run.number_of(address))
+                self._addresses.discard(address)
+        for one in self._ranges:
+            found.update(number for number in fresh if number in one)
+        if self._trigger is not None:
+            found.update(number for number in fresh if self._trigger(number))
+        remain = _filter(run, self._picks, fresh.start)
+        return sorted(found if remain is None else found & remain)
+
+    @property
+    def missing(self) -> list[int | str]:
+        """The numbers and addresses that have been asked for by name, and have not come."""
+        return [*sorted(self._numbers), *sorted(self._addresses)]
+
+
 def named_trigger(name: str) -> Trigger | None:
     """Returns the trigger that Gymnasium has under a name, or None."""
     return {"capped-cubic": capped_cubic_video_schedule}.get(name)
@@ -206,25 +280,39 @@ def _parts(episodes: Episodes) -> Sequence[int | str]:
 
 
 def _resolve(run: Numbered, pick: int | str, count: int) -> Iterable[int]:
-    if isinstance(pick, str) and pick == "all":
-        return range(count)
-    if isinstance(pick, str) and (match := _RANGE.fullmatch(pick)):
-        start, stop, step = (int(part) if part else None for part in match.groups())
-        if step == 0:
-            raise SelectionError(f"the range {pick!r} has step 0")
-        return range(*slice(start, stop, step).indices(count))
     if isinstance(pick, str) and _ADDRESS.fullmatch(pick):
         return [run.number_of(pick)]
-    if isinstance(pick, str) and not _NUMBER.fullmatch(pick):
-        raise SelectionError(f"{pick!r} names no episode: expected {_EXPECTED}")
-    try:
-        number = int(pick) if isinstance(pick, str) else index(pick)
-    except (TypeError, ValueError) as error:
-        raise SelectionError(f"{pick!r} names no episode: expected {_EXPECTED}") from error
+    if (found := _range(pick, count)) is not None:
+        return found
+    number = _number(pick)
     if not -count <= number < count:
         has = f"it has episodes 0 to {count - 1}" if count else "it has no finished episode yet"
         raise EpisodeNotFoundError(f"no episode {number}: {has}")
     return [number % count]
+
+
+def _range(pick: int | str, count: int) -> range | None:
+    """Returns the numbers that "all" or a range names, of so many; None for another pick."""
+    if not isinstance(pick, str):
+        return None
+    if pick == "all":
+        return range(count)
+    match = _RANGE.fullmatch(pick)
+    if match is None:
+        return None
+    start, stop, step = (int(part) if part else None for part in match.groups())
+    if step == 0:
+        raise SelectionError(f"the range {pick!r} has step 0")
+    return range(*slice(start, stop, step).indices(count))
+
+
+def _number(pick: int | str) -> int:
+    if isinstance(pick, str) and not _NUMBER.fullmatch(pick):
+        raise SelectionError(f"{pick!r} names no episode: expected {_EXPECTED}")
+    try:
+        return int(pick) if isinstance(pick, str) else index(pick)
+    except (TypeError, ValueError) as error:
+        raise SelectionError(f"{pick!r} names no episode: expected {_EXPECTED}") from error
 
 
 class ClipTrigger:
