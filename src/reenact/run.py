@@ -125,7 +125,7 @@ class Run:
             if predecessor is not None and predecessor.number < number:
                 if gap:
                     changed |= predecessor.give_way(taken_over=False)
-                elif table.status.committed or number in successors:
+                elif table.committed or number in successors:
                     successors.add(predecessor.number)
                     changed |= predecessor.give_way(taken_over=True)
         return changed

@@ -80,6 +80,12 @@ class Table:
             None if self.interrupted is None else self.interrupted.tobytes(),
         )
 
+    @property
+    def committed(self) -> bool:
+        """Whether anything has been committed since it was made; rows are seen before the commit's time."""
+        seen = self.reader.rows_seen > 0 or self.live is not None or self.interrupted is not None
+        return seen or self.status.committed
+
     def give_way(self, *, taken_over: bool) -> bool:
         """The recorder has gone on in another segment; returns whether anything is new because of it.
 

@@ -2,8 +2,8 @@
 
 The protocol (evidence: storage, Kills): the file is made under a temporary name, with every dataset and
 attribute in it, switched to SWMR, and only then given its name. A commit writes steps, heap and side tables,
-flushes, then writes episode rows and the slot of `open`, flushes, and then the slot of `status`: whoever sees
-a row sees its steps, and whoever sees the time of a commit sees its rows. After any error the handle is dead,
+flushes, then writes episode rows, flushes, and then the slots of `open` and `status`: whoever sees a row sees
+its steps, and whoever sees a slot sees the rows before it. After any error the handle is dead,
 and its descriptor is swapped for the null device, so that HDF5 can neither write to the file again nor crash the
 process at exit. A forked child swaps it too.
 """
@@ -36,6 +36,10 @@ Array = np.ndarray[Any, Any]
 _PART = ".part"
 _CHUNK_CACHE = 1 << 19
 """Bytes of HDF5's chunk cache, a dataset: rows are only appended. HDF5 2.0's own 8 MiB grow to 80 a segment."""
+
+_ALIGNED_FROM, _ALIGNMENT = 64, 1024
+"""Bytes: what HDF5 rewrites in place, such as a dataset's header, never lies across two pages of memory, between which
+the kernel lets a kill stop a write: half of it new, half old, its checksum would fail for ever."""
 
 
 class Column:
@@ -131,11 +135,22 @@ class SegmentWriter:
         self.path = run / layout.SEGMENT_NAME.format(self.number)
         partial = claim.with_name(f".{self.path.name}.{process.pid}{_PART}")
         try:
-            self._file = h5py.File(partial, "x", libver=("v110", "v110"), locking=False, rdcc_nbytes=_CHUNK_CACHE)
+            self._file = h5py.File(
+                partial,
+                "x",
+                libver=("v110", "v110"),
+                locking=False,
+                rdcc_nbytes=_CHUNK_CACHE,
+                alignment_threshold=_ALIGNED_FROM,
+                alignment_interval=_ALIGNMENT,
+            )
             self._descriptor: int | None = int(self._file.id.get_vfd_handle())
             try:
                 self._make(header, leaves, info_keywords, durations)
                 self.committed_ns = time.time_ns()
+                # both slots' tables get their place in the file now: one that lies beyond the end that the file claims
+                # for itself, as it would for a moment after the first commit, can't be opened
+                self._open.write(np.zeros((), self._open.dtype)[()], 0)
                 self._write_status(closed=False)
                 self._file.swmr_mode = True
                 self._to_disk()
@@ -199,14 +214,15 @@ class SegmentWriter:
         What they refer to has been appended and flushed before.
         """
         self.episodes.append(rows)
+        # A flush writes in any order: on one with the rows, the time that vouches for them could be seen before they
+        # are, and the slot of an episode that has ended could be gone before its row is there.
+        self.flush()
         self._sequence += 1
         self.committed_ns = max(self.committed_ns, time.time_ns())
         slot = np.zeros((), self._open.dtype)[()]
         if open_row is not None:
             slot["used"], slot["row"] = 1, open_row
         self._open.write(slot, self._sequence)
-        self._file.flush()
-        # A flush writes in any order: on one with the rows, the time could be seen before the rows that it vouches for.
         self._write_status(closed=closed)
         self._file.flush()
         self._to_disk()
