@@ -167,7 +167,9 @@ def _boot_id() -> str:
 def _started(pid: int) -> int:
     try:
         # the command's name, in parentheses, may hold blanks and parentheses of its own
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # one that has ended, and waits for its parent to hear of it, in a container perhaps for ever
+        return -1 if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return 0
 
