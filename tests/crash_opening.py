@@ -244,7 +244,6 @@ def serve(options: argparse.Namespace) -> None:
     probe: Any = hdf5._probe  # noqa: SLF001  # the child that tries a file first: most moments do without, this process may die
     draw = np.random.default_rng(options.seed).random(options.end) < 1 / options.every
     folder, done, opened = Folder(), -1, 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         for number, (place, count) in enumerate(moments(operations, torn=True)):
             if number >= options.end:
@@ -271,6 +270,27 @@ def serve(options: argparse.Namespace) -> None:
             _say(number, found, said, public)
     finally:
         folder.close()
+
+
+def serve_power(options: argparse.Namespace) -> None:
+    """Opens the run after losses of power [first, end), each at a random moment; writes the lines that `serve` does."""
+    from crash_power import state  # noqa: PLC0415  # it needs this module
+
+    operations = read(options.journal, options.folder)
+    truth = witnessed(operations)
+    setattr(hdf5, "_probe", _trusting)  # noqa: B010  # mypy
+    for number in range(options.first, options.end):
+        rng = np.random.default_rng((options.seed, number))
+        place, folder = int(rng.integers(len(operations))), Folder()
+        try:
+            state(operations, place, rng, folder.path)
+            _say(number)
+            found, said = flaws(folder.path / options.run, truth, place, options.seed)
+            gc.collect()
+            assert not _held(), "HDF5 still holds a file"
+            _say(number, found, said, False)
+        finally:
+            folder.close()
 
 
 def _trusting(_: Path) -> None:
@@ -329,6 +349,7 @@ def examine(
     workers: int = 2,
     seed: int = 0,
     python: str = sys.executable,
+    power: bool = False,
 ) -> Outcome:
     """Opens a run at its moments, in other processes.
 
@@ -342,13 +363,14 @@ def examine(
         workers: how many processes.
         seed: of what is drawn: which moments, and of many episodes those that are read.
         python: of these processes.
+        power: at losses of power instead, as many as `only` says; see crash_power.
     """
     total = sum(1 for _ in moments(read(journal, folder), torn=True))
     outcome = Outcome(total)
     chosen = only if only is not None else range(total)
     share = max(1, math.ceil(len(chosen) / workers))
     command = [python, str(Path(__file__)), str(journal), str(folder), run, f"--every={every}"]
-    command += [f"--public={public}", f"--seed={seed}"]
+    command += [f"--public={public}", f"--seed={seed}", *(["--power"] if power else [])]
     ranges = [(first, min(first + share, chosen.stop)) for first in range(chosen.start, chosen.stop, share)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
     with selectors.DefaultSelector() as waiting:
@@ -431,7 +453,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("run")
     for name in ("first", "end", "every", "public", "seed"):
         parser.add_argument(f"--{name}", type=int, default=0)
-    serve(parser.parse_args(None if arguments is None else list(arguments)))
+    parser.add_argument("--power", action="store_true")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    (serve_power if options.power else serve)(options)
 
 
 if __name__ == "__main__":

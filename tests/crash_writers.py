@@ -160,9 +160,9 @@ class Witness:
         self._shim.write_shim_fail(ctypes.c_long(-1), ctypes.c_long(0))
 
 
-def plain(run: Path, kind: str = "number") -> None:
+def plain(run: Path, kind: str = "number", **options: Any) -> None:
     """Makes a segment, commits some episodes at a time, in and between episodes, and closes it."""
-    env = Witness(run, kind, "plain")
+    env = Witness(run, kind, "plain", **options)
     env.reset(1)
     env.step(2)
     env.flush()
@@ -190,9 +190,24 @@ def composite(run: Path) -> None:
     plain(run, "dict")
 
 
-def widening(run: Path) -> None:
+def durable(run: Path) -> None:
+    """Text and numbers, with commits that the disk has."""
+    plain(run, "dict", durable=True)
+
+
+def durable_widening(run: Path) -> None:
+    """A new segment, with commits that the disk has."""
+    widening(run, durable=True)
+
+
+def durable_long(run: Path) -> None:
+    """Long tables, with commits that the disk has."""
+    long(run, last=1001, durable=True)
+
+
+def widening(run: Path, **options: Any) -> None:
     """A column gets too narrow in the middle of an episode, of which some is committed: it goes on in a new segment."""
-    env = Witness(run, "vector", "widening")
+    env = Witness(run, "vector", "widening", **options)
     env.whole(4, 5)
     env.flush()
     env.whole(1)
@@ -213,10 +228,10 @@ def busy(run: Path) -> None:
     os._exit(0)
 
 
-def long(run: Path) -> None:
+def long(run: Path, last: int = 3001, **options: Any) -> None:
     """So many steps, episodes and bytes of options that every table gets further chunks, and their index a tree."""
-    env = Witness(run, "number", "long")
-    for first in range(1, 3001, 100):
+    env = Witness(run, "number", "long", **options)
+    for first in range(1, last, 100):
         env.whole(*range(first, first + 100))
         env.flush()
     os._exit(0)
@@ -314,6 +329,9 @@ SCENARIOS = {
     "full": full,
     "workers": workers,
     "careless": careless,
+    "durable": durable,
+    "durable_widening": durable_widening,
+    "durable_long": durable_long,
 }
 
 

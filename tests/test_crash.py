@@ -6,15 +6,20 @@ opened, too. tools/crash_test.py opens all moments; here it is a share of them, 
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import crash_opening
-from crash_journal import Folder, Kind, Operation, compiled, contents, read, record
+import reenact
+from crash_journal import ROOT, Folder, Kind, Operation, compiled, contents, read, record
 from crash_opening import Outcome, examine, moments, witnessed
+from crash_power import examine_power
 
 WRITERS = Path(__file__).with_name("crash_writers.py")
 
@@ -96,6 +101,29 @@ def test_every_moment_of_processes_and_threads(shim: Path, tmp_path: Path) -> No
     assert len({operation.pid for operation in found.operations}) >= 3
     assert len(witnessed(found.operations)) == 4
     expect(found.examine(every=16, public=20), opened=50, public=2)
+
+
+def test_losses_of_power(shim: Path, tmp_path: Path) -> None:
+    """With durable=True a loss of power loses nothing committed, whichever pages it keeps of what was not synced."""
+    found = recorded(shim, tmp_path, "durable")
+    assert sum(operation.kind is Kind.SYNCED for operation in found.operations) > 10
+    outcome = examine_power(found.journal, found.folder, "run", count=100, seed=1)
+    assert outcome.flaws == {}
+    assert outcome.opened == 100
+
+
+def test_a_killed_process_that_nobody_has_waited_for(tmp_path: Path) -> None:
+    """It counts as dead, as orphans do in a container whose first process hears of none: its episode is interrupted."""
+    code = "import crash_writers, pathlib, sys, os; env = crash_writers.Witness(pathlib.Path(sys.argv[1]), 'number', 'x'); "
+    code += "env.whole(1); env.reset(2); env.step(); env.flush(); os._exit(1)"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, tmp_path / "run"], env=environ) as training:
+        stat = Path(f"/proc/{training.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        run = reenact.open_run(tmp_path / "run")
+        assert run.live == []
+        assert run.ended.tolist() == ["terminated", "interrupted"]
 
 
 def test_a_careless_writer_is_found_out(shim: Path, tmp_path: Path) -> None:
