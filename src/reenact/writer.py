@@ -81,7 +81,8 @@ class Slots:
 
     def __init__(self, group: h5py.Group, name: str, dtype: np.dtype[Any]) -> None:
         # With its bytes, which gives it a place in the file: whoever opens the file before it has one can never
-        # refresh it (HDF5 2.0: "invalid dataset size").
+        # refresh it (HDF5 2.0: "invalid dataset size"), and nobody can open it while the place that the first commit
+        # would give it lies beyond the end that the file claims for itself.
         dataset = group.create_dataset(name, data=np.zeros(2, dtype))
         self._id, self._type, self.dtype = dataset.id, dataset.id.get_type(), dtype
         self._memory = h5py.h5s.create_simple((1,))
@@ -148,9 +149,6 @@ class SegmentWriter:
             try:
                 self._make(header, leaves, info_keywords, durations)
                 self.committed_ns = time.time_ns()
-                # both slots' tables get their place in the file now: one that lies beyond the end that the file claims
-                # for itself, as it would for a moment after the first commit, can't be opened
-                self._open.write(np.zeros((), self._open.dtype)[()], 0)
                 self._write_status(closed=False)
                 self._file.swmr_mode = True
                 self._to_disk()
