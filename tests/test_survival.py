@@ -166,13 +166,15 @@ def test_what_is_deleted_under_a_training(victim: str, tmp_path: Path, monkeypat
 
 def test_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With durable=True a commit returns when the disk has the file, and a new file's name has been put in its folder."""
-    synced: list[Path] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     env = record(tmp_path / "run", durable=True)
-    assert {tmp_path, tmp_path / "run"} <= set(synced)
+    segment = (tmp_path / "run" / "segment-00000.h5").stat().st_ino
+    assert synced[0] == segment
+    assert set(synced) == {segment, tmp_path.stat().st_ino, (tmp_path / "run").stat().st_ino}
     synced.clear()
     env.flush()
-    assert {path.name for path in synced} == {"segment-00000.h5"}
+    assert set(synced) == {segment}
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
     with pytest.warns(RuntimeWarning, match="Input/output error"):
         env.flush()

@@ -240,7 +240,8 @@ def kills(count: int, seed: int, folder: Path) -> int:
         print(
             f"| {how} | {form} | {tally.kills} | {tally.empty} | {tally.unreadable} | {tally.wrong} "
             f"| {tally.committed:,} | {tally.lost} | {tally.most_s:.2f} | {tally.of_limit:.2f} × "
-            f"| {tally.most_steps:,} | {tally.late} | {tally.episodes:,} | {tally.interrupted} | {tally.exact}/{tally.replayed} |"
+            f"| {tally.most_steps:,} | {tally.late} | {tally.episodes:,} | {tally.interrupted} "
+            f"| {tally.exact}/{tally.replayed} |"
         )
     return sum(tally.flaws for tally in tallies.values())
 
