@@ -53,14 +53,16 @@ class Hdf5File:
 
     Args:
         path: the file.
+        group: the group in it that all names are relative to; "": its root.
 
     Raises:
         DamagedError: it can't be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, group: str = "") -> None:
+        self.path, self._group = path, group
         self._names: list[str] = []
+        self._sparse: set[str] = set()
         self._shared = False
         self._depth = 0
         self._handle: _Handle | None = _Handle.of(path, self)
@@ -77,18 +79,29 @@ class Hdf5File:
 
     def marked(self) -> bool:
         """Whether the file bears a writer's mark, which goes when it is closed cleanly."""
-        return _marked(self.path)
+        return is_marked(self.path)
 
     def attributes(self) -> dict[str, Any]:
-        """Reads the file's attributes; text comes as str."""
+        """Reads the attributes; text comes as str."""
         with self.guarded() as file:
-            if not self._tried and any(_is_variable(file.attrs.get_id(name).dtype) for name in file.attrs):
+            attrs = self._place(file).attrs
+            if not self._tried and any(_is_variable(attrs.get_id(name).dtype) for name in attrs):
                 # HDF5 keeps text of variable length in a heap without checksums: damaged, it hangs for ever
                 _probe(self.path)
-            return {name: value.decode() if isinstance(value, bytes) else value for name, value in file.attrs.items()}
+            return {name: value.decode() if isinstance(value, bytes) else value for name, value in attrs.items()}
 
-    def add(self, name: str, dtype: np.dtype[Any] | None = None) -> None:
+    def names(self) -> list[str]:
+        """Lists what lies here, by name."""
+        with self.guarded() as file:
+            return sorted(self._place(file))
+
+    def add(self, name: str, dtype: np.dtype[Any] | None = None, *, sparse: bool = False) -> None:
         """Checks that a dataset is there, plainly, with that dtype (None: any of numbers).
+
+        Args:
+            name: the dataset's.
+            dtype: as above.
+            sparse: whether it may have holes, and so more rows than the file could hold.
 
         Raises:
             DamagedError: it isn't.
@@ -103,17 +116,32 @@ class Hdf5File:
             created = dataset.id.get_create_plist()
             if not {created.get_filter(at)[0] for at in range(created.get_nfilters())} <= _FILTERS:
                 raise DamagedError(f"{self.path}: {name} is packed with a filter that reenact does not use")
-            self._names.append(name)
-            self._datasets.setdefault(name, dataset)
+            if sparse:
+                self._sparse.add(name)
+            self._names.append(self._full(name))
+            self._handle_now.datasets.setdefault(self._full(name), dataset)
             self._extent(name, fresh=False)
 
+    def _full(self, name: str) -> str:
+        return f"{self._group}/{name}" if self._group else name
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        return self._handle_now.datasets[self._full(name)]
+
     @property
-    def _datasets(self) -> dict[str, h5py.Dataset]:
-        return self._handle.datasets if self._handle is not None else {}
+    def _handle_now(self) -> _Handle:
+        assert self._handle is not None  # noqa: S101  # for mypy: `guarded` has opened it
+        return self._handle
+
+    def _place(self, file: h5py.File) -> h5py.Group:
+        found = self._find(file, "")
+        if not isinstance(found, h5py.Group):
+            raise DamagedError(f"{self.path}: {self._group} is no group")
+        return found
 
     def _find(self, file: h5py.File, name: str) -> object:
         found: Any = file
-        for part in name.split("/"):
+        for part in filter(None, f"{self._group}/{name}".split("/")):
             if not isinstance(found, h5py.Group) or not isinstance(found.get(part, getlink=True), h5py.HardLink):
                 raise DamagedError(f"{self.path}: {name} is missing, or is a link to somewhere else")
             found = found[part]
@@ -122,13 +150,19 @@ class Hdf5File:
     def dtype(self, name: str) -> np.dtype[Any]:
         """Returns a dataset's dtype."""
         with self.guarded():
-            found: np.dtype[Any] = self._datasets[name].dtype
+            found: np.dtype[Any] = self._dataset(name).dtype
             return found
 
     def row_shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of one row of a dataset."""
         with self.guarded():
-            return tuple(self._datasets[name].shape[1:])
+            return tuple(self._dataset(name).shape[1:])
+
+    def chunk(self, name: str) -> int:
+        """Returns how many rows lie in one chunk of a dataset."""
+        with self.guarded():
+            chunks = self._dataset(name).chunks
+            return int(chunks[0]) if chunks else max(1, int(self._dataset(name).shape[0]))
 
     def count(self, name: str) -> int:
         """Reads how many rows a dataset has by now."""
@@ -143,27 +177,43 @@ class Hdf5File:
         """
         end = first + count
         with self.guarded():
-            if end > self._datasets[name].shape[0] and end > (rows := self._extent(name, fresh=True)):
+            if end > self._dataset(name).shape[0] and end > (rows := self._extent(name, fresh=True)):
                 raise DamagedError(f"{self.path}: {name} [{first}, {end}) lies beyond its end, {rows}")
-            found: Array = self._datasets[name][first:end]
+            if name in self._sparse:
+                self._check_size(name, count)
+            found: Array = self._dataset(name)[first:end]
             return found
 
     def read_afresh(self, name: str) -> Array:
         """Reads all of a small dataset, past what HDF5 remembers of it."""
         with self.guarded():
-            self._datasets[name].refresh()
-            found: Array = self._datasets[name][:]
+            self._dataset(name).refresh()
+            found: Array = self._dataset(name)[:]
             return found
 
     def _extent(self, name: str, *, fresh: bool) -> int:
-        dataset = self._datasets[name]
+        dataset = self._dataset(name)
         if fresh:
             dataset.refresh()  # not `id.refresh`: h5py remembers the shape
         rows = int(dataset.shape[0])
+        if name not in self._sparse:
+            self._check_size(name, rows)
+        return rows
+
+    def check_size(self, name: str, rows: int) -> None:
+        """Makes sure that the file could hold so many rows of a dataset.
+
+        Raises:
+            DamagedError: it couldn't.
+        """
+        with self.guarded():
+            self._check_size(name, rows)
+
+    def _check_size(self, name: str, rows: int) -> None:
+        dataset = self._dataset(name)
         claimed = rows * int(np.prod(dataset.shape[1:], dtype=object)) * dataset.dtype.itemsize
         if claimed > self.path.stat().st_size * _DENSEST:
             raise DamagedError(f"{self.path}: {name} claims {claimed} bytes, which the file can't hold")
-        return rows
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[h5py.File]:
@@ -253,7 +303,8 @@ def _is_variable(dtype: np.dtype[Any]) -> bool:
     return bool(dtype.hasobject)
 
 
-def _marked(path: Path) -> bool:
+def is_marked(path: Path) -> bool:
+    """Whether a file bears a writer's mark."""
     with path.open("rb") as file:
         head = file.read(12)
     known = head.startswith(_SIGNATURE) and len(head) > 11 and head[8] == _SUPERBLOCK_WITH_FLAGS  # noqa: PLR2004  # the flags' place
@@ -266,7 +317,7 @@ def _open(path: Path) -> tuple[h5py.File, bool]:
         return h5py.File(path, "r", locking=False), False
     except OSError as error:
         # of one that is being written, HDF5 may also say that it is cut short: its header is ahead of it
-        if "already open" not in str(error) and not _marked(path):
+        if "already open" not in str(error) and not is_marked(path):
             raise DamagedError(f"{path} can't be read as HDF5: {first_line(error)}") from error
     _probe(path)
     try:

@@ -115,6 +115,14 @@ class Ladder:
         rungs = self._rungs(player.position, [one.name for one in data.origins], render=render)
         return Climb(self, data, player.position, rungs)
 
+    def reaches_back_to(self, name: str, player: Player) -> int:
+        """Returns the first reset that a replay goes through where the rung of that name is exact, drawn or not."""
+        own: list[str] = [one.name for one in player.data().origins]
+        rungs = [self._rung(one, player.position, own) for one in (name, self._for_pictures) if one is not None]
+        return min(
+            (rung.start for rung in rungs if rung is not None and rung.start is not None), default=player.position
+        )
+
     def _rungs(self, position: int, own: list[str], *, render: bool) -> Iterator[Rung]:
         """Yields each rung that the episode has, once."""
         given: set[str | int] = set()

@@ -12,6 +12,10 @@ A segment is one HDF5 file. All integers are little-endian. Row ranges are half-
     /episodes             one row a reset: the episode that followed it
     /open                 the episode still running, in two alternating slots
     /status               who writes, and until when, in two alternating slots
+    /kept                 uint8, one a row of /episodes: a Kept; only where not all episodes' steps are there
+
+A packed file is one HDF5 file, too: a group a segment, with a segment's attributes and datasets. What was left out
+of it, or was damaged before, is a hole: the rows of the other datasets keep their places, and holes read as zeros.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = "reenact-segment"
+PACK_FORMAT = "reenact-pack"
 VERSION = 1
 
 STEP_CHUNK = 4096  # rows; 4k to 16k measured best for size and speed (evidence: storage, Layout)
@@ -32,6 +37,7 @@ BLOCK_STEPS = 4096  # a commit is due after so many steps
 
 SEGMENT_NAME = "segment-{:05d}.h5"
 SEGMENT_GLOB = "segment-*.h5"
+SEGMENT_GROUP = "segment-{:05d}"
 CLAIM_NAME = "segment-{:05d}.claim"
 CLAIM_GLOB = "segment-*.claim"
 RUN_FILE = "run.json"
@@ -47,6 +53,7 @@ HEAP = "heap"
 EPISODES = "episodes"
 OPEN = "open"
 STATUS = "status"
+KEPT = "kept"
 
 
 class Ended(enum.IntEnum):
@@ -68,6 +75,15 @@ class StateKind(enum.IntEnum):
     NESTED = 3  # further RNGs that the env holds: zlib over tagged JSON, [[place, state], ...]
     SNAPSHOT = 4  # the simulator's own state: a family's name, a zero byte, zlib over its bytes
     ENTROPY = 5  # the seed that the env drew for itself in an unseeded reset, found afterwards: little-endian
+
+
+class Kept(enum.IntEnum):
+    """What a copy holds of an episode beside its row, label and details."""
+
+    LEFT = 0  # nothing: it was not asked for
+    PICKED = 1  # everything; without `kept`, all episodes are
+    NEEDED = 2  # everything, since a picked one can't be started again without it
+    LOST = 3  # nothing: it was damaged when the copy was made
 
 
 NO_SEED = -(2**63)

@@ -95,6 +95,10 @@ def notes(run: Run) -> list[str]:
     lines += [
         f"live: segment {e.segment} is {e.length} steps into an episode, return {e.return_:g} so far" for e in run.live
     ]
+    kept = int(run.kept.sum())
+    if kept < len(run):
+        why = run.pack.selection if run.pack is not None and run.pack.selection else "what was whole"
+        lines.append(f"the steps of {kept} of them are here: {run.path} was made with {why}")
     killed = [str(segment.number) for segment in run.segments if segment.state == "killed"]
     if killed:
         lines.append(f"killed: segment {', '.join(killed)}; what was committed is above")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reenact.lineage import Lineage
+    from reenact.reader import SegmentReader
     from reenact.table import Table
 
 Array = np.ndarray[Any, Any]
@@ -136,13 +137,23 @@ class Episode:
         return dict(zip(keywords, self._row["info"].tolist(), strict=True)) if keywords else {}
 
     @property
+    def _reader(self) -> SegmentReader:
+        """Reads its steps, which a packed file may not have."""
+        reader = self._table.reader
+        if reader.partial and self._at >= 0:
+            name = f"episode {self.address if self.number is None else self.number}"
+            reader.check_kept(int(reader.kept(self._at, 1)[0]), name)
+        return reader
+
+    @property
     def actions(self) -> list[Any]:
         """One a step, in the types they were given; the one that raised is the last.
 
         Raises:
             DamagedError: their CRC fails.
+            ReplayError: the file was packed without them.
         """
-        reader = self._table.reader
+        reader = self._reader
         if reader.action_space is None:
             with self.stage.open(None) as env:
                 return reader.actions(self._row, env.action_space)
@@ -155,18 +166,18 @@ class Episode:
         Raises:
             DamagedError: their CRC fails.
         """
-        return self._table.reader.rewards(self._row)
+        return self._reader.rewards(self._row)
 
     @property
     def durations(self) -> Array | None:
         """Seconds a step, float32, shape (length,), or None unless recorded with `step_durations=True`."""
-        return self._table.reader.durations(self._row)
+        return self._reader.durations(self._row)
 
     @property
     def origins(self) -> tuple[Origin, ...]:
         """What it can be started again from, the best first; () if it needs a chain."""
         try:
-            return origin.read(self.seed, self._table.reader.states(self._row))
+            return origin.read(self.seed, self._reader.states(self._row))
         except ValueError as error:
             if isinstance(error, DamagedError):
                 raise
@@ -188,6 +199,7 @@ class Episode:
 
         Raises:
             DamagedError: a CRC fails.
+            ReplayError: the file was packed without its steps.
         """
         return EpisodeData(
             origins=self.origins,
@@ -197,7 +209,7 @@ class Episode:
             length=self.length,
             ended=self.ended,  # type: ignore[arg-type]  # a name of Ended, or the row's CRC had failed
             return_=self.return_,
-            fingerprints=self._table.reader.fingerprints(self._row),
+            fingerprints=self._reader.fingerprints(self._row),
             running=self.attributes.get("fingerprints") == "running",
             error=self.error,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
@@ -18,9 +19,9 @@ import numpy as np
 from reenact import jsontags, layout
 from reenact.codec import ActionCodec, leaves_of
 from reenact.episode import ResetOptions, Unloggable
-from reenact.errors import DamagedError, RunNotFoundError
-from reenact.hdf5 import Hdf5File, first_line
-from reenact.layout import StateKind
+from reenact.errors import DamagedError, ReplayError, RunNotFoundError
+from reenact.hdf5 import Hdf5File, first_line, is_marked
+from reenact.layout import Kept, StateKind
 from reenact.process import Process, this_process
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _SLICE = 16384
 _MAX_BLOB = 1 << 28
 _ACTS, _STEPS, _HEAP_SPAN = 512, 16384, 1 << 24
 """Of the blocks that `acts` reads: resets, steps (unless one episode has more), bytes of the heap."""
+_GROUP = re.compile(r"segment-(\d{5,9})")
 _STATE_KINDS = {kind.value: kind for kind in StateKind}
 Array = np.ndarray[Any, Any]
 
@@ -82,12 +84,17 @@ class SegmentReader:
 
     Args:
         path: the file.
+        group: of a packed file, where in it the segment lies.
+        why_left: of a packed file, why episodes are not in it.
 
     Attributes:
+        number: the segment's, in the run.
         attributes: of the file: format, run, recipe, versions …
         columns: the names of the columns of `steps`, actions first.
         info_keywords: the names of the values in `info`.
         action_space: the env's; None where the log couldn't keep it.
+        row_dtype: of a row of `episodes`.
+        partial: whether it is a copy that does not hold all episodes' steps.
         rows_seen: how many rows of `episodes` `new_rows` has given.
 
     Raises:
@@ -95,11 +102,14 @@ class SegmentReader:
         DamagedError: it is no segment, or can't be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group: str = "", *, why_left: str = "") -> None:
         if not path.is_file():
             raise RunNotFoundError(f"no segment at {path}")
-        self.path = path
-        self._file = Hdf5File(path)
+        self.path, self.group, self._why_left = path, group, why_left
+        digits = (group or path.stem).rpartition("-")[2]
+        self.number = int(digits) if digits.isdigit() else 0
+        self._file = Hdf5File(path, group)
+        self.partial = False
         self.rows_seen = 0
         try:
             self._read_header()
@@ -131,20 +141,7 @@ class SegmentReader:
             self.columns = self._names("columns")
             self.info_keywords = tuple(self._names("info_keywords"))
             self.action_space = jsontags.loads(self._text("action_space"))
-            row = layout.episode_row(len(self.columns), self.info_keywords)
-            for name, dtype in (
-                (layout.EPISODES, row),
-                (layout.OPEN, layout.open_row(row)),
-                (layout.STATUS, layout.STATUS_ROW),
-                (layout.FINGERPRINTS, layout.FINGERPRINT_ROW),
-                (layout.KINDS, layout.KIND_ROW),
-                (layout.STATES, layout.STATE_ROW),
-                (layout.HEAP, np.dtype("u1")),
-                (layout.REWARD, np.dtype("<f8")),
-            ):
-                self._file.add(name, dtype)
-            for name in self.columns:
-                self._file.add(f"steps/{name}")
+            self._add_datasets()
             self._n_actions = sum(name.startswith("action/") for name in self.columns)
             if self.columns[self._n_actions : self._n_actions + 1] != ["reward"]:
                 raise DamagedError(f"{self.path}: the columns {self.columns} are not actions, then the reward")
@@ -153,6 +150,28 @@ class SegmentReader:
             if isinstance(error, DamagedError):
                 raise
             raise DamagedError(f"{self.path} is damaged: {first_line(error)}") from error
+
+    def _add_datasets(self) -> None:
+        self.row_dtype = layout.episode_row(len(self.columns), self.info_keywords)
+        for name, dtype in (
+            (layout.EPISODES, self.row_dtype),
+            (layout.OPEN, layout.open_row(self.row_dtype)),
+            (layout.STATUS, layout.STATUS_ROW),
+        ):
+            self._file.add(name, dtype)
+        self.partial = layout.KEPT in self._file.names()
+        if self.partial:
+            self._file.add(layout.KEPT, np.dtype("u1"))
+        for name, dtype in (
+            (layout.FINGERPRINTS, layout.FINGERPRINT_ROW),
+            (layout.KINDS, layout.KIND_ROW),
+            (layout.STATES, layout.STATE_ROW),
+            (layout.HEAP, np.dtype("u1")),
+            (layout.REWARD, np.dtype("<f8")),
+        ):
+            self._file.add(name, dtype, sparse=self.partial)
+        for name in self.columns:
+            self._file.add(f"steps/{name}", sparse=self.partial)
 
     def _make_codec(self, space: Any) -> ActionCodec:
         leaves, names = leaves_of(space), self.columns[: self._n_actions]
@@ -199,12 +218,48 @@ class SegmentReader:
         committed = int(slot["sequence"]) > 0
         return Status(writer, int(slot["heartbeat"]), bool(slot["closed"]), committed)
 
+    def closed_status(self) -> Array:
+        """Returns the two slots of `status` as if the writer had closed the segment at its last commit."""
+        slot = self._latest(layout.STATUS)
+        slots = np.zeros(2, layout.STATUS_ROW)
+        if slot is not None:
+            slots[0] = slot
+        slots[0]["sequence"], slots[0]["closed"] = 2, 1
+        slots[0]["crc"] = crc32(slots[0].tobytes()[:-4])
+        return slots
+
     def finished(self) -> bool:
         """Whether nothing can come any more: the writer said so, and HDF5 has brought all of it to the disk.
 
         What a commit writes becomes visible in any order, so `closed` alone may be seen before its last rows.
         """
         return not self._file.marked() and self.status().closed
+
+    def kept(self, first: int, count: int) -> Array:
+        """Reads what there is of the episodes of rows [first, first + count): Kept, uint8.
+
+        Raises:
+            DamagedError: it can't be read.
+        """
+        if not self.partial:
+            return np.full(count, Kept.PICKED, np.uint8)
+        return self._file.read(layout.KEPT, first, count)
+
+    def check_kept(self, code: int, what: str) -> None:
+        """Makes sure that a copy holds the steps of an episode.
+
+        Args:
+            code: a Kept.
+            what: how the message calls it.
+
+        Raises:
+            ReplayError: it was left out.
+            DamagedError: it was damaged when the copy was made.
+        """
+        if code == Kept.LOST:
+            raise DamagedError(f"{what} was damaged when {self.path} was made from the run, and is lost")
+        if code not in (Kept.PICKED, Kept.NEEDED):
+            raise ReplayError(f"the steps of {what} are not in {self.path}: {self._why_left or 'they were left out'}")
 
     def open_episode(self) -> np.void | None:
         """Reads the row of the episode that runs, or ran when the writer was killed."""
@@ -231,9 +286,25 @@ class SegmentReader:
         end = self._file.count(layout.EPISODES)
         while self.rows_seen < end:
             first = self.rows_seen
-            rows = self._file.read(layout.EPISODES, first, min(end - first, _SLICE))
+            rows = self.table_rows(first, min(end - first, _SLICE))
             self.rows_seen += len(rows)
             yield first, rows
+
+    def table_rows(self, first: int, count: int) -> Array:
+        """Reads rows of the episodes table; zeros, whose CRCs fail, where a chunk is damaged beyond reading."""
+        try:
+            return self._file.read(layout.EPISODES, first, count)
+        except DamagedError:
+            pass
+        parts, end = [], first + count
+        while first < end:
+            stop = min(end, (first // layout.EPISODE_CHUNK + 1) * layout.EPISODE_CHUNK)
+            try:
+                parts.append(self._file.read(layout.EPISODES, first, stop - first))
+            except DamagedError:
+                parts.append(np.zeros(stop - first, self.row_dtype))
+            first = stop
+        return np.concatenate(parts)
 
     def row(self, number: int) -> np.void:
         """Reads one row of the episodes table.
@@ -255,6 +326,30 @@ class SegmentReader:
                 if not sound:
                     raise DamagedError(f"{self.path}: row {number} of the episodes is damaged")
                 yield row
+
+    def count(self, name: str) -> int:
+        """Reads how many rows a dataset has by now."""
+        return self._file.count(name)
+
+    def read(self, name: str, first: int, count: int) -> Array:
+        """Reads rows of a dataset as they are.
+
+        Raises:
+            DamagedError: they lie beyond its end, or can't be read.
+        """
+        return self._file.read(name, first, count)
+
+    def check_size(self, name: str, rows: int) -> None:
+        """Makes sure that the file could hold so many rows of a dataset.
+
+        Raises:
+            DamagedError: it couldn't.
+        """
+        self._file.check_size(name, rows)
+
+    def chunk(self, name: str) -> int:
+        """Returns how many rows lie in one chunk of a dataset."""
+        return self._file.chunk(name)
 
     # ---- what an episode holds
 
@@ -287,7 +382,7 @@ class SegmentReader:
         ]
         found: list[Any] = []
         try:
-            for start, stop, kind in self._kind_runs(kind_row, first, first + len(columns[0])):
+            for start, stop, kind in self.kind_runs(kind_row, first, first + len(columns[0])):
                 part = [leaf[start - first : stop - first] for leaf in leaves]
                 found += codec.restore_all(kind, part, stop - start)
         except DamagedError:
@@ -313,22 +408,26 @@ class SegmentReader:
             count = min(end - first, _ACTS)
             # one row more says where the steps after the last one's end stop
             rows = self._file.read(layout.EPISODES, first, min(count + 1, rows_in_all - first))
+            for at, code in enumerate(self.kept(first, count) if self.partial else (), first):
+                self.check_kept(int(code), f"reset {at} of segment {self.number}")
             if not sound_rows(rows).all():
                 raise DamagedError(f"{self.path}: rows {first} to {first + len(rows)} of the episodes are damaged")
             starts = rows["first_step"].astype(np.int64).tolist()
             if len(rows) == count:
-                starts.append(self._end_of_last(rows[-1]))
+                starts.append(self.steps_end(rows[-1]))
             while count > 1 and starts[count] - starts[0] > _STEPS:
                 count //= 2
             yield from self._block(rows[:count], starts[: count + 1], space)
             first += count
 
-    def _end_of_last(self, row: np.void) -> int:
+    def steps_end(self, row: np.void) -> int:
         """Returns where the steps after the last episode's end stop."""
-        running = self.open_episode()
         end = int(row["first_step"]) + int(row["n_actions"])
-        if running is not None and int(running["first_step"]) >= end:
-            return int(running["first_step"])
+        slots = [slot["row"] for slot in self._file.read_afresh(layout.OPEN)[:2] if _sound(slot) and slot["used"]]
+        # it runs, or ran when the writer was killed or went on in a segment with wider columns
+        begun = [first for first in (int(slot["first_step"]) for slot in slots if _sound(slot)) if first >= end]
+        if begun:
+            return min(begun)
         return max(end, self._file.count(layout.REWARD)) if self.finished() else end
 
     def last_with(self, name: str, end: int) -> int | None:
@@ -359,7 +458,7 @@ class SegmentReader:
         actions = self._actions(int(rows[0]["kind"]), first, columns, space) if starts[-1] > first else []
         crcs = rows["column_crcs"].tolist()
         with_details = (rows["details"]["length"] > 0).tolist()
-        first_state, states = self._states_of(rows)
+        first_state, states = self.states_of(rows)
         fields = [rows[name].tolist() for name in ("n_actions", "seed", "first_state", "n_states", "ended")]
         for at, (n_actions, seed, its_state, n_states, ended) in enumerate(zip(*fields, strict=True)):
             start = starts[at] - first
@@ -378,7 +477,7 @@ class SegmentReader:
                 ended == layout.Ended.ERRORED,
             )
 
-    def _states_of(self, rows: Array) -> tuple[int, list[tuple[int, StateKind, bytes]]]:
+    def states_of(self, rows: Array) -> tuple[int, list[tuple[int, StateKind, bytes]]]:
         """Reads the states of resets that lie side by side, their bytes in one go where these do too.
 
         Returns:
@@ -390,7 +489,7 @@ class SegmentReader:
         first = int(with_states[0]["first_state"])
         last = with_states[-1]
         states = self._file.read(layout.STATES, first, int(last["first_state"]) + int(last["n_states"]) - first)
-        if not sound_rows(states).all():
+        if not len(states) or not sound_rows(states).all():
             raise DamagedError(f"{self.path}: states that episodes start from are damaged")
         refs = states["data"]
         offsets, lengths = refs["offset"].astype(np.int64), refs["length"].astype(np.int64)
@@ -405,13 +504,24 @@ class SegmentReader:
             found.append((step, _STATE_KINDS.get(kind, StateKind.UNKNOWN), data))
         return first, found
 
-    def _kind_runs(self, at: int, first: int, end: int) -> Iterator[tuple[int, int, str]]:
+    def kind_runs(self, at: int, first: int, end: int) -> Iterator[tuple[int, int, str]]:
+        """Yields in what kind the actions of steps [first, end) were given: first step, end, kind.
+
+        Args:
+            at: row of `kinds` to look from.
+            first: row of the steps.
+            end: as above.
+
+        Raises:
+            DamagedError: that is damaged.
+        """
         if first >= end:
             return
         count = self._file.count(layout.KINDS)
         start, kind = first, ""
         while at < count:
-            rows = self._file.read(layout.KINDS, at, min(layout.SIDE_CHUNK, count - at))
+            read = self._file.read(layout.KINDS, at, min(layout.SIDE_CHUNK, count - at))
+            rows = read[read["kind"]["length"] > 0] if self.partial else read  # the others are holes
             for number, row in enumerate(rows, at):
                 if not _sound(row):
                     if self._is_unwritten(number, count):
@@ -425,7 +535,7 @@ class SegmentReader:
                     start = step
                 kind = self.blob(row["kind"]).decode("utf-8", "replace")
             else:
-                at += len(rows)
+                at += len(read)
                 continue
             break
         if not kind:
@@ -498,6 +608,53 @@ class SegmentReader:
                 f"{self.path}: the steps {first} to {first + count} of {self.columns[index]} are damaged"
             )
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A packed file's own attributes.
+
+    Attributes:
+        name: of the run that it was made from.
+        groups: its segments' numbers, and where they lie in it.
+        selection: what was asked for, as it was typed; "": everything.
+    """
+
+    name: str
+    groups: dict[int, str]
+    selection: str
+
+
+def read_pack(path: Path) -> Pack | None:
+    """Reads what a packed file says of itself; None if the file is none.
+
+    Raises:
+        DamagedError: it can't be read.
+    """
+    try:
+        if is_marked(path):
+            return None  # still being written, or its writer was killed: a segment
+    except OSError as error:
+        raise DamagedError(f"{path} can't be read: {error.strerror or error}") from error
+    file = Hdf5File(path)
+    try:
+        attributes = file.attributes()
+        if attributes.get("format") != layout.PACK_FORMAT:
+            return None
+        version = int(attributes["version"])
+        if version > layout.VERSION:
+            raise DamagedError(
+                f"{path} has format version {version}, this reenact reads up to {layout.VERSION}: update reenact"
+            )
+        found = ((_GROUP.fullmatch(name), name) for name in file.names())
+        groups = {int(match[1]): name for match, name in found if match}
+        return Pack(str(attributes["name"]), groups, str(attributes.get("selection", "")))
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError(f"{path} is damaged: {first_line(error)}") from error
+    finally:
+        file.close()
 
 
 def options_of(details: dict[str, Any]) -> ResetOptions | Unloggable | None:

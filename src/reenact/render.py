@@ -83,7 +83,7 @@ class _Wish:
     def films(self, run: Run, prefix: str) -> list[Film]:
         """Returns the films of a run as it stands."""
         given = self.episodes is not None or self.trigger is not None or bool(given_of(self.picks))
-        default = capped_cubic_video_schedule
+        default = run.usual(capped_cubic_video_schedule)
         numbers = (
             []
             if self.clip is not None and not given
@@ -230,7 +230,7 @@ def verify(
     Arguments and errors are those of `replay`; `rendered` says whether every frame is drawn, and thrown away.
     """
     opened = _opened(run)
-    numbers = select(opened, episodes, trigger=_callable_trigger(trigger), **picks)
+    numbers = select(opened, episodes, trigger=_callable_trigger(trigger), default=opened.usual(None), **picks)
     watcher = observer if observer is not None else _Nobody()
     ladders = _ladders(env, origin, tolerance, watcher, Permissions(trust=trust, imports=tuple(imports)))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
@@ -12,15 +14,15 @@ import numpy as np
 
 from reenact import layout
 from reenact.errors import DamagedError, EpisodeNotFoundError, RunNotFoundError
-from reenact.layout import Ended
+from reenact.layout import Ended, Kept
 from reenact.lineage import Lineage
 from reenact.logged import ENDED_NAMES, Episode
-from reenact.reader import SegmentReader
+from reenact.reader import Pack, SegmentReader, read_pack
 from reenact.statistics import EpisodeStatistics
 from reenact.table import FIELDS, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from os import PathLike
 
 Array = np.ndarray[Any, Any]
@@ -54,31 +56,42 @@ class Segment:
 
 
 class Run:
-    """A run's folder, or one segment of it.
+    """A run's folder, one segment of it, or a packed file.
 
     `run[250]`, `run[-1]`, `run["3.250"]` and slices give episodes; the arrays have one entry an episode,
     in the order of their numbers.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, readable: bool = True) -> None:
         self.path = Path(path)
         if not self.path.exists():
             raise RunNotFoundError(f"no run at {self.path}: {_nearby(self.path)}")
         self._tables: dict[int, Table] = {}
         self._damaged = 0
         self._indexed = False
-        self._unreadable: dict[Path, str] = {}
+        self.unreadable: dict[Path, str] = {}
+        self.foreign: dict[Path, str] = {}
+        self._uuid = ""
         self._lineages: dict[int, Lineage] = {}
         self._grown: dict[int, Lineage] = {}
+        self.pack: Pack | None = None
+        try:
+            self.pack = read_pack(self.path) if self.path.is_file() else None
+        except DamagedError as error:
+            self.unreadable[self.path] = str(error)
         self.refresh()
         if not self._tables:
-            if self._unreadable:
-                raise DamagedError(next(iter(self._unreadable.values())))
+            if self.unreadable and readable:
+                raise DamagedError(next(iter(self.unreadable.values())))
+            if self.unreadable:
+                return
             raise RunNotFoundError(f"no segments in {self.path}: {_nearby(self.path)}")
 
     @property
     def name(self) -> str:
-        """The run's name: its folder's."""
+        """The run's name: its folder's; a packed file's is that of the run it was made from."""
+        if self.pack is not None:
+            return self.pack.name
         return (self.path.parent if self.path.is_file() else self.path).resolve().name
 
     @property
@@ -89,7 +102,12 @@ class Run:
     @property
     def uuid(self) -> str:
         """The run's identity, which all its segments bear."""
-        return str(next(iter(self._tables.values())).reader.attributes["run"])
+        return self._uuid
+
+    @property
+    def tables(self) -> list[Table]:
+        """The segments' tables, by number: for the rooms that copy them."""
+        return self._order_of
 
     def refresh(self) -> None:
         """Sees what has been committed since."""
@@ -97,14 +115,18 @@ class Run:
         # others have been read can hold no episode that ended before theirs.
         changed = False
         while True:
-            for table in self._tables.values():
-                changed |= table.refresh()
-            fresh = [path for path in self._paths() if path not in self._known()]
+            for table in list(self._tables.values()):
+                try:
+                    changed |= table.refresh()
+                except DamagedError as error:
+                    self._leave_out(table.reader, error)
+                    changed = True
+            known = self._known()
+            fresh = [place for place in self._places() if place[0] / place[1] not in known]
             if not fresh:
                 break
-            for path in fresh:
-                self._add(path)
-                changed = True
+            self._add(fresh)
+            changed = True
         changed |= self._give_way()
         if changed or not self._indexed:
             self._lineages.clear()
@@ -123,30 +145,76 @@ class Run:
             gap = bool(table.reader.attributes.get("gap", 0))
             predecessor = self._tables.get(int(table.reader.attributes.get("predecessor", -1)))
             if predecessor is not None and predecessor.number < number:
-                if gap:
-                    changed |= predecessor.give_way(taken_over=False)
-                elif table.committed or number in successors:
+                taken_over = not gap and (table.committed or number in successors)
+                if taken_over:
                     successors.add(predecessor.number)
-                    changed |= predecessor.give_way(taken_over=True)
+                if gap or taken_over:
+                    try:
+                        changed |= predecessor.give_way(taken_over=taken_over)
+                    except DamagedError as error:
+                        self._leave_out(predecessor.reader, error)
+                        changed = True
         return changed
 
-    def _paths(self) -> list[Path]:
-        return [self.path] if self.path.is_file() else sorted(self.path.glob(layout.SEGMENT_GLOB))
+    def _places(self) -> list[tuple[Path, str]]:
+        """Lists the files that hold segments, and the groups in these."""
+        if self.pack is not None:
+            return [(self.path, self.pack.groups[number]) for number in sorted(self.pack.groups)]
+        return [
+            (path, "") for path in ([self.path] if self.path.is_file() else sorted(self.path.glob(layout.SEGMENT_GLOB)))
+        ]
 
     def _known(self) -> set[Path]:
-        return {table.reader.path for table in self._tables.values()} | set(self._unreadable)
+        read = {table.reader.path / table.reader.group for table in self._tables.values()}
+        return read | set(self.unreadable) | set(self.foreign)
 
-    def _add(self, path: Path) -> None:
+    def _add(self, places: list[tuple[Path, str]]) -> None:
+        tables = []
+        for path, group in places:
+            try:
+                reader = SegmentReader(path, group, why_left=self._why_left)
+            except DamagedError as error:
+                self._tell_unreadable(path / group, error)
+                continue
+            try:
+                tables.append(Table(reader))
+            except DamagedError as error:
+                self._leave_out(reader, error)
+        if not self._uuid and tables:
+            self._uuid = self._identity([str(table.reader.attributes["run"]) for table in tables])
+        for table in tables:
+            its = str(table.reader.attributes["run"])
+            if its == self._uuid:
+                self._tables[table.number] = table
+                continue
+            place = table.reader.path / table.reader.group
+            self.foreign[place] = f"{place} is a segment of another run ({its}, not {self._uuid})"
+            warnings.warn(f"reenact: {self.foreign[place]} and is left out", stacklevel=5)
+            table.reader.close()
+
+    @property
+    def _why_left(self) -> str:
+        selection = self.pack.selection if self.pack is not None else ""
+        return f"it was packed with {selection}" if selection else ""
+
+    def _identity(self, uuids: list[str]) -> str:
+        """Returns which run's folder this is: run.json says so, or else most of the segments."""
         try:
-            reader = SegmentReader(path)
-        except DamagedError as error:
-            self._unreadable[path] = str(error)
-            if not self.path.is_file():
-                warnings.warn(f"reenact: {error}; the run is read without this segment", stacklevel=4)
-            return
-        digits = path.stem.rpartition("-")[2]
-        number = int(digits) if digits.isdigit() else 0
-        self._tables[number] = Table(number, reader)
+            named = json.loads((self.folder / layout.RUN_FILE).read_text())["run"]
+        except (OSError, ValueError, KeyError, TypeError):
+            named = None
+        return named if named in uuids and self.path.is_dir() else Counter(uuids).most_common(1)[0][0]
+
+    def _leave_out(self, reader: SegmentReader, error: DamagedError) -> None:
+        """Goes on without a segment whose tables can't be read."""
+        reader.close()
+        self._tables.pop(reader.number, None)
+        self._tell_unreadable(reader.path / reader.group, error)
+
+    def _tell_unreadable(self, place: Path, error: DamagedError) -> None:
+        self.unreadable[place] = str(error)
+        if self.path.is_dir() or self.pack is not None:
+            warnings.warn(f"reenact: {error}; the run is read without this segment", stacklevel=5)
 
     def _index(self) -> None:
         tables = [self._tables[number] for number in sorted(self._tables)]
@@ -154,7 +222,7 @@ class Run:
         columns = [table.columns() for table in tables]
         self._columns = {
             name: np.concatenate([np.zeros(0, dtype), *(column[name] for column in columns)])
-            for name, dtype in {**FIELDS, "row": "i8", "index": "i8", "label": "O"}.items()
+            for name, dtype in {**FIELDS, "row": "i8", "index": "i8", "kept": "u1", "label": "O"}.items()
         }
         counts = [len(column["row"]) for column in columns]
         self._segments = np.repeat(np.array([table.number for table in tables], np.int64), counts)
@@ -266,6 +334,26 @@ class Run:
             "start": self.started,
             **self._info,
         }
+
+    @property
+    def segment_rows(self) -> Array:
+        """Each one's row in its segment's table, int64; -1: it ran when the writer was killed, and has none."""
+        return self._ordered("row")
+
+    @property
+    def kept(self) -> Array:
+        """Whether each one's steps are there, bool: all are, but in a file packed with fewer, or repaired."""
+        codes = self._ordered("kept")
+        found: Array = (codes == Kept.PICKED) | (codes == Kept.NEEDED)
+        return found
+
+    def usual(self, trigger: Callable[[int], bool] | None) -> Callable[[int], bool] | None:
+        """Returns which episodes are meant where none is named: those that a file was packed for, else as given."""
+        codes = self._ordered("kept")
+        if not np.isin(codes, (Kept.LEFT, Kept.NEEDED)).any():
+            return trigger
+        meant = set(np.flatnonzero(np.isin(codes, (Kept.PICKED, Kept.LOST))).tolist())
+        return meant.__contains__
 
     @property
     def info_keywords(self) -> tuple[str, ...]:
@@ -432,6 +520,13 @@ class Run:
             successions[table.number] = succession
         return list({id(members): members for members in successions.values()}.values())
 
+    def same_episodes(self, other: Run) -> bool:
+        """Returns whether each number stands for the same episode as in another copy of the run."""
+        columns = ("end_time", "index", "length", "seed", "return")
+        ours, theirs = ([run.segment_numbers, *map(run._ordered, columns)] for run in (self, other))  # noqa: SLF001  # its own class
+        same = all(one.tobytes() == two.tobytes() for one, two in zip(ours, theirs, strict=True))
+        return same and self.uuid == other.uuid
+
     def statistics(self, buffer_length: int = 100) -> EpisodeStatistics:
         """Returns the queues that `RecordEpisodeStatistics` would hold now."""
         found = EpisodeStatistics(buffer_length)
@@ -448,7 +543,7 @@ class Run:
 
 
 def open_run(path: str | PathLike[str]) -> Run:
-    """Opens a run's folder, or one segment, for reading; works while it is being written.
+    """Opens a run's folder, one segment, or a packed file, for reading; works while it is being written.
 
     Raises:
         RunNotFoundError: there is none.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from reenact.errors import DamagedError
-from reenact.layout import Ended
+from reenact.layout import Ended, Kept
 from reenact.reader import SegmentReader, sound_rows
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +23,20 @@ FIELDS: dict[str, str] = {
     "first_step": "u8",
     "n_actions": "u4",
 }
-"""The columns kept, as in `episodes`; beside them `row` (in `episodes`; -1: the open one), `index`, `label`, `info`."""
+"""The columns kept, as in `episodes`; beside them `row` (there; -1: the open one), `index`, `kept`, `label`, `info`."""
+
+
+def indexed(rows: Array, sound: Array) -> Array:
+    """Returns which rows of `episodes` have an index: those of episodes, not of resets without a step.
+
+    A damaged row keeps its index: the addresses of those behind it must not move. Two of the fields that are 0 for
+    resets without a step alone must say so: one may be what is damaged, or all those at one end of the row. A zeroed
+    row was most likely an episode: few resets are without a step.
+    """
+    signs = (rows["ended"] != Ended.NOTHING).astype(np.int64) + (rows["length"] > 0) + (rows["n_actions"] > 0)
+    signs += np.count_nonzero(rows["column_crcs"][:, :-1], axis=1)
+    found: Array = np.where(sound, rows["ended"] != Ended.NOTHING, (signs > 1) | (rows["end_time"] == 0))
+    return found
 
 
 class Table:
@@ -39,10 +52,11 @@ class Table:
         interrupted: the row of the episode that ran when the writer was killed, or None.
     """
 
-    def __init__(self, number: int, reader: SegmentReader) -> None:
-        self.number, self.reader, self.damaged = number, reader, 0
+    def __init__(self, reader: SegmentReader) -> None:
+        self.number, self.reader, self.damaged = reader.number, reader, 0
         self._columns = {name: np.zeros(0, dtype) for name, dtype in FIELDS.items()}
         self._columns |= {"row": np.zeros(0, np.int64), "index": np.zeros(0, np.int64), "label": np.zeros(0, object)}
+        self._columns["kept"] = np.zeros(0, np.uint8)
         self._columns["info"] = np.zeros((0, len(reader.info_keywords)))
         self._next_index = self._end_of_rows = 0
         self._finished = False
@@ -100,16 +114,15 @@ class Table:
     def _take_rows(self) -> bool:
         parts: list[dict[str, Array]] = []
         for first, rows in self.reader.new_rows():
-            sound = sound_rows(rows)
-            self.damaged += int((~sound).sum())
-            # A damaged row keeps its index: the addresses of those behind it must not move. A zeroed one
-            # was most likely an episode: few resets are without a step.
-            numbered = (rows["ended"] != Ended.NOTHING) | (~sound & (rows["end_time"] == 0))
+            sound, kept = sound_rows(rows), self.reader.kept(first, len(rows))
+            self.damaged += int((~sound & (kept != Kept.LOST)).sum())
+            numbered = indexed(rows, sound)
             index = self._next_index + np.cumsum(numbered) - 1
             self._next_index += int(numbered.sum())
             keep = sound & numbered
             part = {name: np.ascontiguousarray(rows[name][keep]) for name in FIELDS}
             part["row"], part["index"] = first + np.flatnonzero(keep), index[keep]
+            part["kept"] = kept[keep]
             part["label"] = self._labels(rows[keep])
             part["info"] = rows["info"][keep] if self.reader.info_keywords else np.zeros((int(keep.sum()), 0))
             parts.append(part)
@@ -139,6 +152,7 @@ class Table:
             return self._columns
         last = {name: np.array([row[name]]) for name in FIELDS}
         last |= {"row": np.array([-1]), "index": np.array([self._next_index])}
+        last["kept"] = np.array([Kept.PICKED], np.uint8)
         last["label"] = self._labels(row.reshape(1))
         last["info"] = np.full((1, len(self.reader.info_keywords)), np.nan)
         return {name: np.concatenate([column, last[name]]) for name, column in self._columns.items()}
