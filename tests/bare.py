@@ -61,9 +61,10 @@ def sound(row: np.void) -> bool:
     return crc32(row.tobytes()[:-4]) == row["crc"]
 
 
-def read(path: Path) -> Bare:
-    """Reads a segment and checks every checksum and every reference in it."""
-    with h5py.File(path, "r", swmr=True, locking=False) as file:
+def read(path: Path, group: str = "/") -> Bare:
+    """Reads a segment, or one in a packed file, and checks every checksum and every reference in it."""
+    with h5py.File(path, "r", swmr=group == "/", locking=False) as whole:
+        file = whole[group]
         bare = Bare(path, {k: v.decode() if isinstance(v, bytes) else v for k, v in file.attrs.items()})
         episodes = file["episodes"]
         episodes.id.refresh()

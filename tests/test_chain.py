@@ -184,3 +184,20 @@ def test_an_unloggable_option_on_the_way_is_told(tmp_path: Path) -> None:
     (result,) = reenact.verify(tmp_path / "run", 1, origin="chain:first")
     assert result.verdict == "impossible"
     assert "its reset options could not be logged" in str(result.error)
+
+
+def test_a_chain_crosses_into_a_segment_with_wider_columns(tmp_path: Path) -> None:
+    """What the old segment has of the episode that was running is done once: in the new one, which has all of it."""
+    recorder = reenact.Recorder(make(odd.Carries, memory=None), run=tmp_path / "run")
+    for episode in range(5):
+        recorder.reset(seed=3 if episode == 0 else None)
+        for step in range(LENGTH):
+            if (episode, step) == (2, 2):
+                recorder.flush()
+            recorder.step(np.int64(300 if (episode, step) == (2, 3) else 1))
+    recorder.close()
+    run = reenact.open_run(tmp_path / "run")
+    assert run.segment_numbers.tolist() == [0, 0, 1, 1, 1]
+    assert [len(act.trailing) for act in run.lineage(0).acts(0, 5)] == [0] * 5
+    assert [result.verdict for result in reenact.verify(run)] == ["exact"] * 5
+    assert [result.verdict for result in reenact.verify(reenact.pack(run).path)] == ["exact"] * 5

@@ -35,7 +35,7 @@ KEYS = [
     "error",
 ]
 REENACT = "from reenact.cli import main; main()"
-COMMANDS = ["check", "demo", "ls", "replay", "show", "verify"]
+COMMANDS = ["check", "demo", "ls", "pack", "repair", "replay", "show", "verify"]
 
 
 @pytest.fixture(autouse=True)

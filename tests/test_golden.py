@@ -1,6 +1,7 @@
 """Runs of format version 1 that were recorded once: every later version must read them, to the bit.
 
-Both hold the same training (tools/make_golden.py); the checksums of `running` are of all observations up to theirs.
+All hold the same training (tools/make_golden.py); the checksums of all but the oldest are of all observations up to theirs.
+`packed` is a packed file of `running`, and `picked` one of its first episode alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import reenact
 PACKED = Path(__file__).parent / "data" / "format-1"
 
 
-@pytest.fixture(name="segment", params=["segment-00000", "running"])
+@pytest.fixture(name="segment", params=["segment-00000", "running", "packed"])
 def _segment(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "segment-00000.h5"
     path.write_bytes(gzip.decompress((PACKED / f"{request.param}.h5.gz").read_bytes()))
@@ -28,7 +29,9 @@ def _segment(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_checksums_are_of_the_kind_that_was_recorded(segment: Path) -> None:
     """Single ones stay single, running ones running: the verdict on an old log must not change."""
     data = [episode.data() for episode in reenact.open_run(segment)]
-    running = bytes(h5py.File(segment, "r").attrs.get("fingerprints", b"single")) == b"running"
+    with h5py.File(segment, "r", locking=False) as file:
+        place = file.get("segment-00000", file)
+        running = bytes(place.attrs.get("fingerprints", b"single")) == b"running"
     assert {one.running for one in data} == {running}
     assert [sorted(one.fingerprints) for one in data] == ([[0, 4], [0, 1], [0, 1]] if running else [[0, 4], [0], [0]])
 
@@ -93,6 +96,20 @@ def test_rewards_and_errors(segment: Path) -> None:
     durations = run[0].durations
     assert durations is not None
     assert (durations.dtype, len(durations)) == (np.dtype("f4"), 4)
+
+
+def test_a_packed_file_of_one_episode(tmp_path: Path) -> None:
+    """Its table is whole; the one episode is there, the others say that they are not."""
+    path = tmp_path / "bug.h5"
+    path.write_bytes(gzip.decompress((PACKED / "picked.h5.gz").read_bytes()))
+    run = reenact.open_run(path)
+    assert (run.name, run.returns.tolist(), run.seeds.tolist()) == ("counter", [2.5, 0.25, 0.25], [7, None, None])
+    assert run.kept.tolist() == [True, False, False]
+    assert run[0].rewards.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert [type(action["move"]) for action in run[0].actions] == [np.int64, int, float, bool]
+    assert (run[1].options, run[2].seed) == ({"level": (1, 2.5)}, 2**70)
+    with pytest.raises(reenact.ReplayError, match=r"episode 1 are not in .*: it was packed with --episodes 0"):
+        run[1].data()
 
 
 def test_a_later_version_is_refused_by_name(segment: Path) -> None:

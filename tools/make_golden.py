@@ -64,11 +64,22 @@ def main(folder: Path) -> None:
     with h5py.File(path, "r", locking=False) as file:
         print(dict(file.attrs))
         print(file["episodes"][:])
-    packed = path.with_name(path.name + ".gz")  # chunks are whole from the first row on: mostly zeros
+    pack(folder, folder)
+    _compress(path, path.with_name(path.name + ".gz"))  # chunks are whole from the first row on: mostly zeros
+    (folder / "run.json").unlink()
+
+
+def pack(run: Path, folder: Path) -> None:
+    """Packs a run's three episodes, and the first of them alone."""
+    for name, episodes in (("packed", None), ("picked", 0)):
+        found = reenact.pack(run, folder / f"{name}.h5", episodes=episodes)
+        _compress(found.path, folder / f"{name}.h5.gz")
+
+
+def _compress(path: Path, packed: Path) -> None:
     packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     print(packed, packed.stat().st_size, "bytes")
     path.unlink()
-    (folder / "run.json").unlink()
 
 
 if __name__ == "__main__":

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         VideoExistsError,
     )
     from reenact.logged import Episode
+    from reenact.packing import PackResult, pack
     from reenact.recorder import Recorder
     from reenact.render import replay, verify
+    from reenact.repairing import RepairResult, SegmentReport, repair
     from reenact.run import Run, Segment, open_run
 
 _HOMES = {
@@ -54,6 +56,11 @@ _HOMES = {
     "VideoError": "errors",
     "VideoExistsError": "errors",
     "Recorder": "recorder",
+    "PackResult": "packing",
+    "pack": "packing",
+    "RepairResult": "repairing",
+    "SegmentReport": "repairing",
+    "repair": "repairing",
     "replay": "render",
     "verify": "render",
     "Episode": "logged",
@@ -68,6 +75,8 @@ __all__ = [  # noqa: RUF022  # what a user meets first comes first
     "replay",
     "verify",
     "check",
+    "pack",
+    "repair",
     "Run",
     "Segment",
     "Episode",
@@ -78,6 +87,9 @@ __all__ = [  # noqa: RUF022  # what a user meets first comes first
     "Attempt",
     "Check",
     "Tally",
+    "PackResult",
+    "RepairResult",
+    "SegmentReport",
     "ReenactError",
     "RunError",
     "RunNotFoundError",

@@ -1,7 +1,8 @@
 """The commands: each parses, calls one function, prints.
 
 What is for programs goes to stdout, everything for people to stderr. Exit codes: 0 all exact, 1 anything
-not, 2 wrong use, 130 Ctrl-C. Rooms are imported inside the commands, so that `--help` answers at once.
+not, 2 wrong use, 3 something is lost (pack, repair), 130 Ctrl-C. Rooms are imported inside the commands, so
+that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from reenact.episode import ReplayResult
     from reenact.run import Run
 
-_EXACT, _NOT_EXACT, _WRONG_USE, _CTRL_C = 0, 1, 2, 130
+_EXACT, _NOT_EXACT, _WRONG_USE, _LOSSY, _CTRL_C = 0, 1, 2, 3, 130
 
 
 class _Commands(click.Group):
@@ -233,6 +234,63 @@ def _print_check(found: Check) -> None:
     click.echo("write:" if found.replays else "result:")
     for line in found.advice:
         click.echo(f"    {line}")
+
+
+@reenact.command()
+@_RUN
+@click.option("-o", "--out", metavar="FILE", type=click.Path(path_type=Path), help="[default: RUN.h5, beside RUN]")
+@_selecting
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--env", metavar="CODE", help="module:factory or file.py:factory that makes the env.")
+@click.option("--import", "imports", metavar="PKG", multiple=True, help="Let a log that isn't yours import this.")
+@click.option("--trust", is_flag=True, help="Let a log that isn't yours import and run what it names.")
+@click.option("--json", "as_json", is_flag=True, help="What was packed, as one JSON object.")
+def pack(run: Path | None, as_json: bool, **options: Any) -> int:  # click's
+    """Pack RUN (the newest under runs/) into one compressed file that opens, replays and verifies like it.
+
+    With chosen episodes, these are re-executed to find what they start from, and only that is packed with them.
+    """
+    from reenact import packing
+
+    found = packing.pack(_run(run), tell=_tell, **options)
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        some = f" of {found.episodes:,}" if found.kept < found.episodes else ""
+        others = f" ({found.needed:,} for the chosen to start from)" if found.needed else ""
+        sizes = f"{found.bytes_after / 1e6:,.3f} MB, from {found.bytes_before / 1e6:,.3f}"
+        click.echo(f"{found.path}: {found.kept:,}{some} episodes{others}, {found.steps:,} steps, {sizes}")
+    for line in found.notes:
+        _tell(line)
+    if found.lost:
+        _tell(f"damaged, and so not in it: {len(found.lost)} episodes, {found.lost[0]} the first; see reenact repair")
+    return _LOSSY if found.lost else _EXACT
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@reenact.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Write what is whole into this new folder.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a segment, with all that is lost.")
+def repair(run: Path, out: Path | None, as_json: bool) -> int:  # click's
+    """Check all of RUN against its checksums, and write a clean copy; RUN itself is never written to.
+
+    Exit codes: 0 complete, 3 something is lost, 1 nothing can be read.
+    """
+    from reenact import repairing
+
+    found = repairing.repair(run, out=out, tell=_tell)
+    rows = [segment.to_json() for segment in found.segments]
+    if not as_json:
+        rows = [row | {"lost": len(segment.lost)} for row, segment in zip(rows, found.segments, strict=True)]
+        rows = [{name: row[name] for name in ("segment", "state", "kept", "lost", "why")} for row in rows]
+    _print(rows, "json" if as_json else "table")
+    if found.out is not None:
+        _tell(f"written: {found.out}")
+    return _EXACT if found.complete else _LOSSY if found.readable else _NOT_EXACT
 
 
 @reenact.command()

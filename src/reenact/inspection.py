@@ -1,0 +1,170 @@
+"""Every episode of a segment, checked against all of its checksums: what is whole, and what is lost and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import numpy as np
+
+from reenact import layout
+from reenact.errors import DamagedError
+from reenact.layout import Ended, Kept
+from reenact.reader import sound_rows
+from reenact.table import indexed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reenact.reader import SegmentReader
+    from reenact.table import Table
+
+Array = np.ndarray[Any, Any]
+_ROWS = 1024
+"""Rows looked at together."""
+_SPAN = 1 << 16
+"""Steps looked at together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A reset that is lost, and mostly its episode.
+
+    Attributes:
+        row: in the table `episodes`.
+        index: the episode's, in its segment; None for a reset without a step.
+        listed: whether its row is whole, so that it still has a number, a length and a return.
+        why: what is damaged, in one line.
+    """
+
+    row: int
+    index: int | None
+    listed: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What there is of one segment.
+
+    Attributes:
+        codes: a Kept for each reset, uint8, the one that ran when the writer was killed among them.
+        faults: the resets that are lost now, in order; those that the file says were lost before are not among them.
+        kept: how many episodes are whole.
+        left: how many are not there because the file was packed without them.
+    """
+
+    codes: Array
+    faults: tuple[Fault, ...]
+    kept: int
+    left: int
+
+
+def rows_of(table: Table, first: int, end: int) -> Array:
+    """Reads rows [first, end) of a table, the one that ran when the writer was killed as its last one."""
+    reader = table.reader
+    rows = reader.table_rows(first, min(end, reader.rows_seen) - first)
+    if end > reader.rows_seen and table.interrupted is not None:
+        last = table.interrupted.copy()
+        last["crc"] = crc32(last.tobytes()[:-4])  # it has got another end time
+        rows = np.concatenate([rows, np.array([last], rows.dtype)])
+    return rows
+
+
+def length_of(table: Table) -> int:
+    """Returns how many rows `rows_of` gives."""
+    return table.reader.rows_seen + (table.interrupted is not None)
+
+
+def inspect(table: Table) -> Findings:
+    """Checks each row of a segment's table, and all that it refers to."""
+    reader, end = table.reader, length_of(table)
+    parts = [np.zeros(0, np.uint8)]
+    faults: list[Fault] = []
+    index = kept = left = 0
+    for first in range(0, end, _ROWS):
+        rows = rows_of(table, first, min(first + _ROWS, end))
+        codes = np.full(len(rows), Kept.PICKED, np.uint8)
+        stored = min(len(rows), reader.rows_seen - first)
+        codes[:stored] = reader.kept(first, stored)
+        sound = sound_rows(rows)
+        numbered = indexed(rows, sound)
+        indices = index + np.cumsum(numbered) - 1
+        held = np.isin(codes, (Kept.PICKED, Kept.NEEDED))
+        found = {int(at): "its row is damaged" for at in np.flatnonzero(~sound & (codes != Kept.LOST))}
+        for run in _runs(held & sound):
+            found |= dict(_damaged(reader, rows[run], run))
+        for at, why in sorted(found.items()):
+            codes[at] = Kept.LOST
+            faults.append(Fault(first + at, int(indices[at]) if numbered[at] else None, bool(sound[at]), why))
+        episodes = sound & (rows["ended"] != Ended.NOTHING)
+        kept += int((episodes & np.isin(codes, (Kept.PICKED, Kept.NEEDED))).sum())
+        left += int((episodes & (codes == Kept.LEFT)).sum())
+        index += int(numbered.sum())
+        parts.append(codes)
+    return Findings(np.concatenate(parts), tuple(faults), kept, left)
+
+
+def _runs(mask: Array) -> list[Array]:
+    """Returns the indices where a mask holds, in runs without a gap."""
+    at = np.flatnonzero(mask)
+    return [part for part in np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if len(part)]
+
+
+def _damaged(reader: SegmentReader, rows: Array, at: Array) -> Iterator[tuple[int, str]]:
+    """Yields which of the rows refer to something damaged, and to what; halves them until it is clear which."""
+    lies_close = int(rows["first_step"].max()) + int(rows["n_actions"].max()) - int(rows["first_step"].min()) <= _SPAN
+    if len(rows) == 1 or lies_close:
+        try:
+            _check(reader, rows)
+        except DamagedError as error:
+            if len(rows) == 1:
+                yield int(at[0]), str(error).removeprefix(f"{reader.path}: ")
+                return
+        else:
+            return
+    half = len(rows) // 2
+    yield from _damaged(reader, rows[:half], at[:half])
+    yield from _damaged(reader, rows[half:], at[half:])
+
+
+def _check(reader: SegmentReader, rows: Array) -> None:
+    """Checks rows that lie side by side.
+
+    Raises:
+        DamagedError: something that one of them refers to is damaged.
+    """
+    for index, name in enumerate(reader.columns):
+        _check_crcs(reader, f"steps/{name}", rows, ("first_step", "n_actions"), index)
+    _check_crcs(reader, layout.FINGERPRINTS, rows, ("first_fingerprint", "n_fingerprints"), -1)
+    stepped = rows[rows["n_actions"] > 0]
+    if len(stepped):
+        last = stepped[-1]
+        end = int(last["first_step"]) + int(last["n_actions"])
+        for _, _, kind in reader.kind_runs(int(stepped[0]["kind"]), int(stepped[0]["first_step"]), end):
+            if not kind:
+                raise DamagedError(f"{reader.path}: the kinds of its actions are missing")
+    reader.states_of(rows)
+    for row in rows[(rows["details"]["length"] > 0) | (rows["label"]["length"] > 0)]:
+        reader.details(row)
+        reader.label(row)
+
+
+def _check_crcs(reader: SegmentReader, name: str, rows: Array, fields: tuple[str, str], index: int) -> None:
+    firsts, counts = (rows[field].astype(object) for field in fields)  # forged ones overflow
+    begin, end = min(firsts), max(firsts + counts)
+    reader.check_size(name, end - begin)
+    crcs = [0] * len(rows)
+    for start in range(begin, end, _SPAN):
+        block = np.ascontiguousarray(reader.read(name, start, min(_SPAN, end - start)))
+        view = memoryview(block.view(np.uint8).reshape(-1).data)
+        width = len(view) // len(block)
+        for at, (first, count) in enumerate(zip(firsts, counts, strict=True)):
+            part = view[max(0, first - start) * width : max(0, first + count - start) * width]
+            crcs[at] = crc32(part, crcs[at])
+        if block.dtype == layout.REF:
+            for ref in block.reshape(-1):
+                reader.blob(ref)
+    if crcs != rows["column_crcs"][:, index].tolist():
+        raise DamagedError(f"{reader.path}: {name} is damaged")
