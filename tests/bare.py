@@ -89,6 +89,10 @@ def read(path: Path, group: str = "/") -> Bare:
         # a commit that found no room may leave rows at the end that were never written, and nothing refers to them
         assert not any(unsound) or not (bare.closed or any(table[unsound.index(True) :].tobytes()))
     assert (np.diff(bare.rows["end_time"]) >= 0).all()
+    if "index" in (bare.rows.dtype.names or ()):  # not in the first segments
+        before = np.cumsum(bare.rows["ended"] != 0) - (bare.rows["ended"] != 0)
+        assert bare.rows["index"].tolist() == before.tolist()
+        assert bare.open is None or bare.open["index"] == (bare.rows["ended"] != 0).sum()
     return bare
 
 

@@ -32,7 +32,7 @@ import bare
 import reenact
 from crash_journal import ROOT, Folder, Kind, Operation, read
 from crash_writers import action_of, ended_of, length_of, options_of, reward_of, seed_of
-from reenact import hdf5
+from reenact import probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -241,7 +241,7 @@ def serve(options: argparse.Namespace) -> None:
     """Opens moments [first, end) of the chosen ones; writes a line before and a line after each."""
     operations = read(options.journal, options.folder)
     truth, until = witnessed(operations), _until(operations)
-    probe: Any = hdf5._probe  # noqa: SLF001  # the child that tries a file first: most moments do without, this process may die
+    tries: Any = probe._try  # noqa: SLF001  # the child that tries a file first: most moments do without, this process may die
     draw = np.random.default_rng(options.seed).random(options.end) < 1 / options.every
     folder, done, opened = Folder(), -1, 0
     try:
@@ -258,7 +258,7 @@ def serve(options: argparse.Namespace) -> None:
             _say(number)
             public = bool(options.public) and opened % options.public == 0
             opened += 1
-            setattr(hdf5, "_probe", probe if public else _trusting)  # noqa: B010  # mypy
+            setattr(probe, "_try", tries if public else _trusting)  # noqa: B010  # mypy
             # in the middle of a write, what comes after it has not happened
             moment = until[place] if count is None else place - 1
             found, said = flaws(folder.path / options.run, truth, moment, options.seed)
@@ -278,7 +278,7 @@ def serve_power(options: argparse.Namespace) -> None:
 
     operations = read(options.journal, options.folder)
     truth = witnessed(operations)
-    setattr(hdf5, "_probe", _trusting)  # noqa: B010  # mypy
+    setattr(probe, "_try", _trusting)  # noqa: B010  # mypy
     for number in range(options.first, options.end):
         rng = np.random.default_rng((options.seed, number))
         place, folder = int(rng.integers(len(operations))), Folder()
@@ -293,8 +293,9 @@ def serve_power(options: argparse.Namespace) -> None:
             folder.close()
 
 
-def _trusting(_: Path) -> None:
+def _trusting(paths: Sequence[Path]) -> dict[Path, str]:
     """Tries nothing first."""
+    return dict.fromkeys(paths, "")
 
 
 def _say(*what: Any) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import reenact
-from reenact import hdf5
+from reenact import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,12 +105,12 @@ def test_another_segment_of_the_run_is_still_read(segment: Path) -> None:
 
 _SWEEP = """
 import sys, pathlib, warnings, random
-from reenact import hdf5
+from reenact import probe
 sys.path.insert(0, sys.argv[1])
 import test_damaged as t, reenact
 path, how, seed = pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 random.seed(seed)
-hdf5.PROBE_S = 3.0
+probe.PROBE_S = 3.0
 path.write_bytes(t.GOLDEN)
 good = set(t.digest(path))
 used = [at for at, byte in enumerate(t.GOLDEN) if byte]
@@ -153,7 +153,7 @@ def test_random_damage_gives_no_wrong_episode(tmp_path: Path, how: str, count: i
 @pytest.mark.parametrize("at", [60, 200, 500, 900])
 def test_damage_to_an_unclosed_segment_ends_in_time(segment: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged metadata under a writer's mark, where HDF5 itself may hang, is refused within the probe's limit."""
-    monkeypatch.setattr(hdf5, "PROBE_S", 2.0)
+    monkeypatch.setattr(probe, "PROBE_S", 2.0)
     data = bytearray(_marked(GOLDEN))
     used = [offset for offset in range(48, len(data)) if data[offset]]
     data[used[at % len(used)]] ^= 0x10
@@ -236,8 +236,9 @@ def test_a_segment_with_the_writers_mark_is_read(segment: Path) -> None:
 def test_a_probe_that_hangs_is_given_up(segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that doesn't come back within the limit means a damaged segment."""
     segment.write_bytes(_marked(GOLDEN))
-    monkeypatch.setattr(hdf5, "PROBE_S", 0.3)
-    monkeypatch.setattr(hdf5, "_PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(probe, "PROBE_S", 0.3)
+    monkeypatch.setattr(probe, "_idle", [])
+    monkeypatch.setattr(probe, "_PROBE", 'import time; print("0", flush=True); time.sleep(60)')
     refused(segment, "did not open it in")
 
 
@@ -400,8 +401,9 @@ def test_a_missing_attribute_is_refused(segment: Path) -> None:
     refused(segment)
 
 
-def test_a_half_written_slot_leaves_the_one_before(segment: Path) -> None:
-    """Where the later status is torn the earlier one stands, and the segment counts as not closed."""
+@pytest.mark.parametrize("mark", [False, True])
+def test_a_half_written_slot_leaves_the_one_before(segment: Path, mark: bool) -> None:
+    """Where the later status is torn the earlier one stands; only the writer's mark says that it was not closed."""
 
     def change(file: h5py.File) -> None:
         slots = file["status"][:]
@@ -410,6 +412,8 @@ def test_a_half_written_slot_leaves_the_one_before(segment: Path) -> None:
         file["status"][:] = slots
 
     edit(segment, change)
+    if mark:
+        segment.write_bytes(_marked(segment.read_bytes()))
     run = reenact.open_run(segment)
-    assert run.segments[0].state in ("live", "killed")
+    assert run.segments[0].state == ("killed" if mark else "closed")
     assert len(run) == 3

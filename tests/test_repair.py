@@ -362,11 +362,11 @@ def digest(episode: reenact.Episode) -> str:
 SWEEP = """
 import json, pathlib, random, sys, warnings
 warnings.simplefilter("ignore")
-from reenact import hdf5
+from reenact import probe
 import reenact, test_repair as t
 source, folder, how, seed, tries = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), *sys.argv[3:4], *map(int, sys.argv[4:])
 random.seed(seed)
-hdf5.PROBE_S = 3.0
+probe.PROBE_S = 3.0
 data, good = source.read_bytes(), {one.address: t.digest(one).partition(":")[2] for one in reenact.open_run(source)}
 used = [at for at, byte in enumerate(data) if byte]
 counts = {"complete": 0, "lossy": 0, "unreadable": 0}

@@ -184,15 +184,17 @@ class Block:
         widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
         rows, prints, states = bytearray(), bytearray(), bytearray()
         pack = row_packer(writer.row_dtype)
-        first_row = writer.episodes.rows
+        first_row, index = writer.episodes.rows, writer.indexed
         for number, entry in enumerate(self.pending):
             self._advance(writer, entry, first_row + number, (views, widths), (heap, prints, states))
-            rows += self._pack(pack, entry, heap)
+            rows += self._pack(pack, entry, heap, (writer.home, index))
+            index += entry.ended is not Ended.NOTHING
         open_row = None
         if self.open is not None:
             row = first_row + len(self.pending)
             self._advance(writer, self.open, row, (views, widths), (heap, prints, states))
-            open_row = np.frombuffer(self._pack(pack, self.open, heap), writer.row_dtype)[0]
+            packed = self._pack(pack, self.open, heap, (writer.home, index))
+            open_row = np.frombuffer(packed, writer.row_dtype)[0]
         for column, data in zip(_columns_of(writer), columns, strict=True):
             column.append(data)
         writer.heap.append(np.frombuffer(heap.data, np.uint8))
@@ -200,6 +202,7 @@ class Block:
         writer.states.append(np.frombuffer(states, layout.STATE_ROW))
         writer.flush()
         writer.commit_rows(np.frombuffer(rows, writer.row_dtype), open_row, closed=closing)
+        writer.indexed = index
         views.clear()
         self.base = self.end
         self.clear()
@@ -288,14 +291,14 @@ class Block:
         if entry.details and (entry.details_ref is None or entry.ended is Ended.ERRORED):
             entry.details_ref = heap.add(json.dumps(entry.details, separators=(",", ":")).encode())
 
-    def _pack(self, pack: Any, entry: Entry, heap: Heap) -> bytes:
+    def _pack(self, pack: Any, entry: Entry, heap: Heap, place: tuple[int, int]) -> bytes:
         label = heap.add(entry.label.encode()) if entry.label else (0, 0, 0)
         info = entry.info or (math.nan,) * self._n_info
         packed: bytes = pack(
             entry.first_step, entry.length, entry.n_actions, entry.seed, entry.ended, entry.total,
             entry.elapsed, entry.end_time, -1, *label, *(entry.details_ref or (0, 0, 0)),
             entry.first_fingerprint, len(entry.fingerprints) // 2, max(0, entry.kind),
-            entry.first_state, len(entry.states), *info, *entry.crcs, 0,
+            entry.first_state, len(entry.states), *place, *info, *entry.crcs, 0,
         )  # fmt: skip  # one line a group of fields, in the table's order
         return sealed(packed)
 

@@ -16,7 +16,7 @@ from reenact import layout
 from reenact.errors import DamagedError, RunError
 from reenact.inspection import length_of, rows_of
 from reenact.layout import Kept
-from reenact.reader import SegmentReader, sound_rows
+from reenact.reader import SegmentReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,10 +185,10 @@ class _Copying:
         """Returns how many steps there are up to the last row that is copied, and after its end."""
         if self._rows < length_of(self._table):
             following = self._read_rows(self._rows, self._rows + 1)
-            if sound_rows(following)[0]:
+            if self._reader.sound(following)[0]:
                 return int(following["first_step"][0])
         last = self._read_rows(self._rows - 1, self._rows) if self._rows else None
-        if last is None or not sound_rows(last)[0]:
+        if last is None or not self._reader.sound(last)[0]:
             return self._reader.count(layout.REWARD)
         if self._rows < length_of(self._table):
             return int(last[0]["first_step"]) + int(last[0]["n_actions"])
@@ -199,7 +199,7 @@ class _Copying:
         for first in range(0, self._rows, _ROWS):
             end = min(first + _ROWS, self._rows)
             rows = self._read_rows(first, end)
-            sound = sound_rows(rows)
+            sound = self._reader.sound(rows)
             yield rows, sound, sound & np.isin(self._codes[first:end], (Kept.PICKED, Kept.NEEDED))
 
     def _steps(self) -> Ranges:

@@ -1,16 +1,14 @@
 """An HDF5 file that may be damaged, hostile, or still being written; opened and read with care.
 
-A file without the mark of a writer is opened plainly. Any other is opened in SWMR mode, where damaged
-metadata can make HDF5 hang for ever, so a child process with a time limit tries it first. Links,
-external storage, virtual datasets, foreign filters and sizes that the file can't hold are refused.
+Damaged metadata can make HDF5 hang for ever, in SWMR mode, and forged metadata can crash it in any. So a child
+process with a time limit tries each file first (`probe`); what it could not do is not done here. A file
+without the mark of a writer is opened plainly, any other in SWMR mode. Links, external storage, virtual
+datasets, foreign filters and sizes that the file can't hold are refused.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
-import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -19,13 +17,12 @@ import h5py
 import numpy as np
 
 from reenact.errors import DamagedError
+from reenact.probe import try_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PROBE_S = 20.0
-"""How long the child may take to open a file that was not closed."""
 Array = np.ndarray[Any, Any]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -35,17 +32,8 @@ _FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z
 _DENSEST = 1100
 """Deflate packs zeros 1032 to 1: a dataset that claims more than this for its file is no dataset."""
 
-_PROBE = """
-import sys, json
-sys.path[:0] = json.loads(sys.argv[2])
-import h5py
-file = h5py.File(sys.argv[1], "r", swmr=True, locking=False)
-def visit(name, item):
-    if isinstance(item, h5py.Dataset) and item.shape and item.shape[0] and not item.is_virtual and not item.external:
-        item[item.shape[0] - 1]
-file.visititems(visit)
-list(file.attrs.items())
-"""
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
+"""What h5py raises for damaged files."""
 
 
 class Hdf5File:
@@ -54,19 +42,19 @@ class Hdf5File:
     Args:
         path: the file.
         group: the group in it that all names are relative to; "": its root.
+        tried: what `probe.try_all` has just said of it: "" if it can be opened; None: it has not been tried.
 
     Raises:
         DamagedError: it can't be opened.
     """
 
-    def __init__(self, path: Path, group: str = "") -> None:
+    def __init__(self, path: Path, group: str = "", *, tried: str | None = None) -> None:
         self.path, self._group = path, group
         self._names: list[str] = []
         self._sparse: set[str] = set()
         self._shared = False
         self._depth = 0
-        self._handle: _Handle | None = _Handle.of(path, self)
-        self._tried = self._handle.tried
+        self._handle: _Handle | None = _Handle.of(path, self, tried)
 
     def share(self) -> None:
         """From now on holds the file only while reading: this very process writes it.
@@ -78,16 +66,20 @@ class Hdf5File:
         self.close()
 
     def marked(self) -> bool:
-        """Whether the file bears a writer's mark, which goes when it is closed cleanly."""
-        return is_marked(self.path)
+        """Whether the file bears a writer's mark, which goes when it is closed cleanly.
+
+        Raises:
+            DamagedError: it can't be read any more.
+        """
+        try:
+            return is_marked(self.path)
+        except OSError as error:
+            raise DamagedError(f"{self.path} can't be read: {error.strerror or error}") from error
 
     def attributes(self) -> dict[str, Any]:
         """Reads the attributes; text comes as str."""
         with self.guarded() as file:
             attrs = self._place(file).attrs
-            if not self._tried and any(_is_variable(attrs.get_id(name).dtype) for name in attrs):
-                # HDF5 keeps text of variable length in a heap without checksums: damaged, it hangs for ever
-                _probe(self.path)
             return {name: value.decode() if isinstance(value, bytes) else value for name, value in attrs.items()}
 
     def names(self) -> list[str]:
@@ -221,13 +213,13 @@ class Hdf5File:
         self._depth += 1
         try:
             if self._handle is None:
-                self._handle = _Handle.of(self.path, self)
-                self._shared &= not self._handle.tried  # this process writes it no more, and did not close it
+                self._handle = _Handle.of(self.path, self, "")
+                self._shared &= not self._handle.marked  # this process writes it no more, and did not close it
                 self._handle.find(self._names)
             yield self._handle.file
         except DamagedError:
             raise
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        except _UNREADABLE as error:
             raise DamagedError(f"{self.path} is damaged: {first_line(error)}") from error
         finally:
             self._depth -= 1
@@ -249,17 +241,21 @@ class _Handle:
 
     Attributes:
         file: the file.
-        tried: whether it had to be tried first, since it bore a writer's mark.
+        marked: whether it bore a writer's mark when it was opened.
         datasets: by name, each open once.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.file, self.tried = _open(path)
+    def __init__(self, path: Path, tried: str | None) -> None:
+        said = try_all([path])[path] if tried is None else tried
+        if said:
+            what = "was not closed and is damaged" if is_marked(path) else "can't be read as HDF5"
+            raise DamagedError(f"{path} {what}: {said}")
+        self.file, self.marked = _open(path)
         self.datasets: dict[str, h5py.Dataset] = {}
         self._users: weakref.WeakSet[Hdf5File] = weakref.WeakSet()
 
     @classmethod
-    def of(cls, path: Path, user: Hdf5File) -> _Handle:
+    def of(cls, path: Path, user: Hdf5File, tried: str | None) -> _Handle:
         """Returns the handle of a file, which is opened if nobody has it open."""
         with _lock:
             try:
@@ -269,7 +265,7 @@ class _Handle:
             key = (found.st_dev, found.st_ino)  # a path may come to name another file
             handle = _handles.get(key)
             if handle is None:
-                handle = _handles[key] = cls(path)
+                handle = _handles[key] = cls(path, tried)
             handle._users.add(user)
             return handle
 
@@ -299,10 +295,6 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _is_variable(dtype: np.dtype[Any]) -> bool:
-    return bool(dtype.hasobject)
-
-
 def is_marked(path: Path) -> bool:
     """Whether a file bears a writer's mark."""
     with path.open("rb") as file:
@@ -312,41 +304,17 @@ def is_marked(path: Path) -> bool:
 
 
 def _open(path: Path) -> tuple[h5py.File, bool]:
-    """Opens a file; tells whether it had to be tried first, since it bears a writer's mark."""
+    """Opens a file that has been tried; tells whether it bears a writer's mark."""
     try:
         return h5py.File(path, "r", locking=False), False
-    except OSError as error:
+    except _UNREADABLE as error:
         # of one that is being written, HDF5 may also say that it is cut short: its header is ahead of it
         if "already open" not in str(error) and not is_marked(path):
             raise DamagedError(f"{path} can't be read as HDF5: {first_line(error)}") from error
-    _probe(path)
     try:
         return h5py.File(path, "r", swmr=True, locking=False), True
-    except OSError:
+    except _UNREADABLE:
         try:  # its writer closed it in between
             return h5py.File(path, "r", locking=False), False
-        except OSError as error:
+        except _UNREADABLE as error:
             raise DamagedError(f"{path} can't be read as HDF5: {first_line(error)}") from error
-
-
-def _probe(path: Path) -> None:
-    try:
-        probe = subprocess.run(  # noqa: S603  # our own interpreter, on our own code
-            [
-                sys.executable,
-                "-I",
-                "-c",
-                _PROBE,
-                str(path),
-                json.dumps([entry for entry in sys.path if entry]),
-            ],
-            capture_output=True,
-            timeout=PROBE_S,
-            check=False,
-            text=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DamagedError(f"{path} was not closed and is damaged: HDF5 did not open it in {PROBE_S:.0f} s") from error
-    if probe.returncode:
-        said = (probe.stderr.strip().splitlines() or [f"HDF5 ended with {probe.returncode}"])[-1]
-        raise DamagedError(f"{path} was not closed and is damaged: {said}")

@@ -11,8 +11,7 @@ import numpy as np
 from reenact import layout
 from reenact.errors import DamagedError
 from reenact.layout import Ended, Kept
-from reenact.reader import sound_rows
-from reenact.table import indexed
+from reenact.table import indices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,20 +87,18 @@ def inspect(table: Table) -> Findings:
         codes = np.full(len(rows), Kept.PICKED, np.uint8)
         stored = min(len(rows), reader.rows_seen - first)
         codes[:stored] = reader.kept(first, stored)
-        sound = sound_rows(rows)
-        numbered = indexed(rows, sound)
-        indices = index + np.cumsum(numbered) - 1
+        sound = reader.sound(rows)
+        numbered, index_of, index = indices(rows, sound, index)
         held = np.isin(codes, (Kept.PICKED, Kept.NEEDED))
         found = {int(at): "its row is damaged" for at in np.flatnonzero(~sound & (codes != Kept.LOST))}
         for run in _runs(held & sound):
             found |= dict(_damaged(reader, rows[run], run))
         for at, why in sorted(found.items()):
             codes[at] = Kept.LOST
-            faults.append(Fault(first + at, int(indices[at]) if numbered[at] else None, bool(sound[at]), why))
+            faults.append(Fault(first + at, int(index_of[at]) if numbered[at] else None, bool(sound[at]), why))
         episodes = sound & (rows["ended"] != Ended.NOTHING)
         kept += int((episodes & np.isin(codes, (Kept.PICKED, Kept.NEEDED))).sum())
         left += int((episodes & (codes == Kept.LEFT)).sum())
-        index += int(numbered.sum())
         parts.append(codes)
     return Findings(np.concatenate(parts), tuple(faults), kept, left)
 

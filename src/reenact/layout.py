@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -122,13 +123,26 @@ STATUS_ROW = np.dtype(
 )
 
 
-def episode_row(n_columns: int, info_keywords: tuple[str, ...]) -> np.dtype[Any]:
+def segment_number(name: str) -> int | None:
+    """Returns the number in a segment's file name; None for a name that no segment is given."""
+    digits = name.removeprefix("segment-").removesuffix(".h5")
+    number = int(digits) if digits.isdecimal() and digits.isascii() else -1
+    return number if name == SEGMENT_NAME.format(number) else None
+
+
+def home(run: str, segment: int) -> int:
+    """Returns what all rows of a segment bear: pages of another segment, in its file, must not pass for its own."""
+    return crc32(f"{run} {segment}".encode())
+
+
+def episode_row(n_columns: int, info_keywords: tuple[str, ...], *, indexed: bool = True) -> np.dtype[Any]:
     """Returns the dtype of a row in `episodes`.
 
     Args:
         n_columns: how many columns of `steps` there are: the CRCs' number, in the order that `columns`
             in the header lists them; the episode's fingerprints follow as one more.
         info_keywords: names of the values taken from the last info.
+        indexed: whether rows hold their `home` and `index`: the first segments of version 1 did not.
     """
     fields: list[tuple[Any, ...]] = [
         ("first_step", "<u8"),  # row in `steps`
@@ -148,6 +162,9 @@ def episode_row(n_columns: int, info_keywords: tuple[str, ...]) -> np.dtype[Any]
         ("first_state", "<u8"),
         ("n_states", "<u1"),
     ]
+    if indexed:
+        fields.append(("home", "<u4"))  # as `home` gives it
+        fields.append(("index", "<u4"))  # episodes before it in the segment; a damaged row must not move an address
     if info_keywords:
         fields.append(("info", "<f8", (len(info_keywords),)))
     fields += [("column_crcs", "<u4", (n_columns + 1,)), ("crc", "<u4")]

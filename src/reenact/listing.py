@@ -20,7 +20,7 @@ def runs(folder: Path) -> list[dict[str, object]]:
     """Lists the runs at or below a folder, the one last written last."""
     found: list[dict[str, object]] = []
     for path in reversed(find_runs(folder)):
-        size = round(sum(file.stat().st_size for file in path.glob("*.h5")) / 1e6, 3)
+        size = round(sum(file.lstat().st_size for file in path.glob("*.h5")) / 1e6, 3)
         try:
             run = open_run(path)
         except DamagedError as error:

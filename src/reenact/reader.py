@@ -19,7 +19,7 @@ import numpy as np
 from reenact import jsontags, layout
 from reenact.codec import ActionCodec, leaves_of
 from reenact.episode import ResetOptions, Unloggable
-from reenact.errors import DamagedError, ReplayError, RunNotFoundError
+from reenact.errors import DamagedError, ReplayError
 from reenact.hdf5 import Hdf5File, first_line, is_marked
 from reenact.layout import Kept, StateKind
 from reenact.process import Process, this_process
@@ -86,6 +86,7 @@ class SegmentReader:
         path: the file.
         group: of a packed file, where in it the segment lies.
         why_left: of a packed file, why episodes are not in it.
+        tried: what `probe.try_all` has just said of the file, if it has been tried.
 
     Attributes:
         number: the segment's, in the run.
@@ -98,21 +99,20 @@ class SegmentReader:
         rows_seen: how many rows of `episodes` `new_rows` has given.
 
     Raises:
-        RunNotFoundError: it isn't there.
-        DamagedError: it is no segment, or can't be read.
+        DamagedError: it isn't there, is no segment, or can't be read.
     """
 
-    def __init__(self, path: Path, group: str = "", *, why_left: str = "") -> None:
-        if not path.is_file():
-            raise RunNotFoundError(f"no segment at {path}")
+    def __init__(self, path: Path, group: str = "", *, why_left: str = "", tried: str | None = None) -> None:
+        if not is_file(path):
+            raise DamagedError(f"{path} is no file that can be read")
         self.path, self.group, self._why_left = path, group, why_left
-        digits = (group or path.stem).rpartition("-")[2]
-        self.number = int(digits) if digits.isdigit() else 0
-        self._file = Hdf5File(path, group)
+        self._file = Hdf5File(path, group, tried=tried)
         self.partial = False
         self.rows_seen = 0
         try:
             self._read_header()
+            named = layout.segment_number(f"{group}.h5" if group else path.name)  # the first segments said it no other way
+            self.number = int(self.attributes.get("segment", named or 0))
             if not self.finished() and self.status().writer == this_process():
                 self._file.share()
         except BaseException:
@@ -152,7 +152,10 @@ class SegmentReader:
             raise DamagedError(f"{self.path} is damaged: {first_line(error)}") from error
 
     def _add_datasets(self) -> None:
-        self.row_dtype = layout.episode_row(len(self.columns), self.info_keywords)
+        self._file.add(layout.EPISODES)
+        self._indexed = "index" in (self._file.dtype(layout.EPISODES).names or ())
+        self._home = layout.home(self._text("run"), int(self.attributes.get("segment", -1)))
+        self.row_dtype = layout.episode_row(len(self.columns), self.info_keywords, indexed=self._indexed)
         for name, dtype in (
             (layout.EPISODES, self.row_dtype),
             (layout.OPEN, layout.open_row(self.row_dtype)),
@@ -206,17 +209,21 @@ class SegmentReader:
     # ---- what is there
 
     def status(self) -> Status:
-        """Reads who writes it and until when; a writer that can't be read counts as dead."""
+        """Reads who writes it and until when; a writer that can't be read counts as dead.
+
+        A kill leaves the writer's mark: a damaged slot in a file without one was damaged after it was closed.
+        """
         slot = self._latest(layout.STATUS)
+        closed = (slot is None or self.torn(layout.STATUS)) and not self._file.marked()
         if slot is None:
-            return Status(Process("", 0, "", 0), 0, closed=False, committed=False)
+            return Status(Process("", 0, "", 0), 0, closed=closed, committed=False)
         host, boot = (
             bytes(slot["host"]).decode("utf-8", "replace"),
             bytes(slot["boot"]).decode("utf-8", "replace"),
         )
         writer = Process(host, int(slot["pid"]), boot, int(slot["started"]))
         committed = int(slot["sequence"]) > 0
-        return Status(writer, int(slot["heartbeat"]), bool(slot["closed"]), committed)
+        return Status(writer, int(slot["heartbeat"]), closed or bool(slot["closed"]), committed)
 
     def closed_status(self) -> Array:
         """Returns the two slots of `status` as if the writer had closed the segment at its last commit."""
@@ -267,7 +274,7 @@ class SegmentReader:
         if slot is None or not slot["used"]:
             return None
         row: np.void = slot["row"]
-        return row if _sound(row) else None
+        return row if self.sound(np.array([row]))[0] else None
 
     def _latest(self, name: str) -> np.void | None:
         """Returns the slot that was written last; None if none is sound.
@@ -278,10 +285,18 @@ class SegmentReader:
         sound = [slot for slot in self._file.read_afresh(name)[:2] if _sound(slot)]
         return max(sound, key=lambda slot: int(slot["sequence"]), default=None)
 
+    def torn(self, name: str) -> bool:
+        """Whether a slot holds something, and is not sound."""
+        return any(not _sound(slot) and any(slot.tobytes()) for slot in self._file.read_afresh(name)[:2])
+
+    def lost_open(self) -> bool:
+        """Whether what was said of the episode that ran is damaged; each commit says something."""
+        return self.torn(layout.OPEN) or (self._latest(layout.OPEN) is None and self.status().committed)
+
     def new_rows(self) -> Iterator[tuple[int, Array]]:
         """Yields what has been committed since the last call, in slices: the first row's number, and the rows.
 
-        Their CRCs are not checked: see `sound_rows`.
+        They are not checked: see `sound`.
         """
         end = self._file.count(layout.EPISODES)
         while self.rows_seen < end:
@@ -306,6 +321,11 @@ class SegmentReader:
             first = stop
         return np.concatenate(parts)
 
+    def sound(self, rows: Array) -> Array:
+        """Returns which rows of `episodes` are as they were written, and of this segment: bool, shape (len(rows),)."""
+        sound = sound_rows(rows)
+        return sound & (rows["home"] == self._home) if self._indexed else sound
+
     def row(self, number: int) -> np.void:
         """Reads one row of the episodes table.
 
@@ -322,7 +342,7 @@ class SegmentReader:
         """
         for start in range(first, end, _SLICE):
             rows = self._file.read(layout.EPISODES, start, min(end - start, _SLICE))
-            for number, (row, sound) in enumerate(zip(rows, sound_rows(rows), strict=True), start):
+            for number, (row, sound) in enumerate(zip(rows, self.sound(rows), strict=True), start):
                 if not sound:
                     raise DamagedError(f"{self.path}: row {number} of the episodes is damaged")
                 yield row
@@ -410,7 +430,7 @@ class SegmentReader:
             rows = self._file.read(layout.EPISODES, first, min(count + 1, rows_in_all - first))
             for at, code in enumerate(self.kept(first, count) if self.partial else (), first):
                 self.check_kept(int(code), f"reset {at} of segment {self.number}")
-            if not sound_rows(rows).all():
+            if not self.sound(rows).all():
                 raise DamagedError(f"{self.path}: rows {first} to {first + len(rows)} of the episodes are damaged")
             starts = rows["first_step"].astype(np.int64).tolist()
             if len(rows) == count:
@@ -428,7 +448,10 @@ class SegmentReader:
         begun = [first for first in (int(slot["first_step"]) for slot in slots if _sound(slot)) if first >= end]
         if begun:
             return min(begun)
-        return max(end, self._file.count(layout.REWARD)) if self.finished() else end
+        steps = self._file.count(layout.REWARD) if self.finished() else end
+        if steps > end and self.torn(layout.OPEN):
+            raise DamagedError(f"{self.path}: what says where its last episode's steps end is damaged")
+        return max(end, steps)
 
     def last_with(self, name: str, end: int) -> int | None:
         """Returns the last row before `end` of the episodes table whose reset has a seed, or a snapshot; or None."""
@@ -655,6 +678,14 @@ def read_pack(path: Path) -> Pack | None:
         raise DamagedError(f"{path} is damaged: {first_line(error)}") from error
     finally:
         file.close()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, and no FIFO, where opening would wait for ever."""
+    try:
+        return path.is_file()
+    except OSError:  # a link to itself, a folder that may not be looked into
+        return False
 
 
 def options_of(details: dict[str, Any]) -> ResetOptions | Unloggable | None:

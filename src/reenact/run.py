@@ -17,7 +17,8 @@ from reenact.errors import DamagedError, EpisodeNotFoundError, RunNotFoundError
 from reenact.layout import Ended, Kept
 from reenact.lineage import Lineage
 from reenact.logged import ENDED_NAMES, Episode
-from reenact.reader import Pack, SegmentReader, read_pack
+from reenact.probe import try_all
+from reenact.reader import Pack, SegmentReader, is_file, read_pack
 from reenact.statistics import EpisodeStatistics
 from reenact.table import FIELDS, Table
 
@@ -64,7 +65,7 @@ class Run:
 
     def __init__(self, path: str | PathLike[str], *, readable: bool = True) -> None:
         self.path = Path(path)
-        if not self.path.exists():
+        if not _present(self.path):
             raise RunNotFoundError(f"no run at {self.path}: {_nearby(self.path)}")
         self._tables: dict[int, Table] = {}
         self._damaged = 0
@@ -169,17 +170,22 @@ class Run:
         return read | set(self.unreadable) | set(self.foreign)
 
     def _add(self, places: list[tuple[Path, str]]) -> None:
-        tables = []
+        tables: list[Table] = []
+        tried = try_all(list(dict.fromkeys(path for path, _ in places if is_file(path))))
         for path, group in places:
             try:
-                reader = SegmentReader(path, group, why_left=self._why_left)
+                if self.path.is_dir() and layout.segment_number(path.name) is None:
+                    raise DamagedError(f"{path} has no segment's name, which is like {layout.SEGMENT_NAME.format(3)}")  # noqa: TRY301  # one way out for what is no segment
+                reader = SegmentReader(path, group, why_left=self._why_left, tried=tried.get(path))
             except DamagedError as error:
                 self._tell_unreadable(path / group, error)
                 continue
             try:
+                self._check_place(reader, tables)
                 tables.append(Table(reader))
             except DamagedError as error:
-                self._leave_out(reader, error)
+                reader.close()
+                self._tell_unreadable(path / group, error)
         if not self._uuid and tables:
             self._uuid = self._identity([str(table.reader.attributes["run"]) for table in tables])
         for table in tables:
@@ -192,6 +198,20 @@ class Run:
             warnings.warn(f"reenact: {self.foreign[place]} and is left out", stacklevel=5)
             table.reader.close()
 
+    def _check_place(self, reader: SegmentReader, others: list[Table]) -> None:
+        """Makes sure that a segment lies where it was written, and only once; a file alone may have any name.
+
+        Raises:
+            DamagedError: it doesn't: addresses would name other episodes than they did.
+        """
+        if self.path.is_file():
+            return
+        if reader.number != layout.segment_number(reader.path.name):
+            raise DamagedError(f"{reader.path} was renamed: it is segment {reader.number} of its run")
+        for other in (*self._tables.values(), *others):
+            if other.reader.attributes == reader.attributes and other.status.writer == reader.status().writer:
+                raise DamagedError(f"{reader.path} is a copy of {other.reader.path}")
+
     @property
     def _why_left(self) -> str:
         selection = self.pack.selection if self.pack is not None else ""
@@ -201,7 +221,7 @@ class Run:
         """Returns which run's folder this is: run.json says so, or else most of the segments."""
         try:
             named = json.loads((self.folder / layout.RUN_FILE).read_text())["run"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             named = None
         return named if named in uuids and self.path.is_dir() else Counter(uuids).most_common(1)[0][0]
 
@@ -240,7 +260,11 @@ class Run:
         damaged = sum(table.damaged for table in tables)
         if damaged != self._damaged:
             self._damaged = damaged
-            warnings.warn(f"reenact: {damaged} damaged episodes of {self.path} are left out", stacklevel=4)
+            warnings.warn(
+                f"reenact: {damaged} damaged episodes of {self.path} are left out; those behind them have other "
+                "numbers than before, but the same addresses",
+                stacklevel=4,
+            )
 
     # ---- columns
 
@@ -557,8 +581,16 @@ def find_runs(folder: Path) -> list[Path]:
     latest: dict[Path, float] = {}
     if folder.is_dir():
         for path in folder.rglob(layout.SEGMENT_GLOB):
-            latest[path.parent] = max(latest.get(path.parent, 0.0), path.stat().st_mtime)
+            written = path.lstat().st_mtime  # a link may lead nowhere
+            latest[path.parent] = max(latest.get(path.parent, 0.0), written)
     return sorted(latest, key=lambda path: (-latest[path], path))
+
+
+def _present(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise RunNotFoundError(f"{path} can't be looked into: {error.strerror}") from error
 
 
 def _nearby(path: Path) -> str:

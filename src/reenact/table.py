@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reenact.errors import DamagedError
 from reenact.layout import Ended, Kept
-from reenact.reader import SegmentReader, sound_rows
+
+if TYPE_CHECKING:
+    from reenact.reader import SegmentReader
 
 Array = np.ndarray[Any, Any]
 
@@ -26,12 +28,32 @@ FIELDS: dict[str, str] = {
 """The columns kept, as in `episodes`; beside them `row` (there; -1: the open one), `index`, `kept`, `label`, `info`."""
 
 
-def indexed(rows: Array, sound: Array) -> Array:
-    """Returns which rows of `episodes` have an index: those of episodes, not of resets without a step.
+def indices(rows: Array, sound: Array, before: int) -> tuple[Array, Array, int]:
+    """Returns which rows of `episodes` are episodes', not of resets without a step; their indices; and the next index.
 
-    A damaged row keeps its index: the addresses of those behind it must not move. Two of the fields that are 0 for
-    resets without a step alone must say so: one may be what is damaged, or all those at one end of the row. A zeroed
-    row was most likely an episode: few resets are without a step.
+    Sound rows hold theirs: damaged ones move no address. (The first segments' don't, and count on what damaged rows
+    most likely were.)
+
+    Args:
+        rows: as they lie in the table.
+        sound: which of them are sound.
+        before: the index that the first one has, if it is an episode's.
+    """
+    numbered = _numbered(rows, sound)
+    count = np.cumsum(numbered)
+    start = np.full(len(rows), before, np.int64)
+    if "index" in rows.dtype.names and sound.any():
+        last = np.maximum.accumulate(np.where(sound, np.arange(len(rows)), -1))
+        known = rows["index"].astype(np.int64) + numbered - count
+        start = np.where(last >= 0, known[last], before)
+    return numbered, start + count - 1, int(start[-1] + count[-1]) if len(rows) else before
+
+
+def _numbered(rows: Array, sound: Array) -> Array:
+    """Returns which rows are episodes'.
+
+    Of a damaged one, two of the fields that are 0 for resets without a step alone must say so: one may be what is
+    damaged, or all those at one end of the row. A zeroed row was most likely an episode: few resets are without a step.
     """
     signs = (rows["ended"] != Ended.NOTHING).astype(np.int64) + (rows["length"] > 0) + (rows["n_actions"] > 0)
     signs += np.count_nonzero(rows["column_crcs"][:, :-1], axis=1)
@@ -45,7 +67,6 @@ class Table:
     Attributes:
         number: the segment's.
         reader: reads what they hold.
-        damaged: how many rows were left out because their CRC failed.
         status: who writes it, and until when, as of the last refresh.
         alive: whether more may come, as of the last refresh.
         live: the row of the episode that runs, or None.
@@ -53,7 +74,8 @@ class Table:
     """
 
     def __init__(self, reader: SegmentReader) -> None:
-        self.number, self.reader, self.damaged = reader.number, reader, 0
+        self.number, self.reader = reader.number, reader
+        self._damaged_rows, self._ends_damaged, self._lost_last = 0, False, False
         self._columns = {name: np.zeros(0, dtype) for name, dtype in FIELDS.items()}
         self._columns |= {"row": np.zeros(0, np.int64), "index": np.zeros(0, np.int64), "label": np.zeros(0, object)}
         self._columns["kept"] = np.zeros(0, np.uint8)
@@ -65,6 +87,11 @@ class Table:
         self.alive = self.status.live
         self.interrupted: np.void | None = None
         self.live: np.void | None = None
+
+    @property
+    def damaged(self) -> int:
+        """How many episodes were left out because their CRC failed, the one that ran at a kill among them."""
+        return self._damaged_rows + self._lost_last
 
     def refresh(self) -> bool:
         """Takes in what has been committed since; returns whether anything of it is new."""
@@ -80,13 +107,18 @@ class Table:
         fresh = self._take_rows()
         self.live = self.interrupted = None
         found = None if status.closed or self._taken_over else self.reader.open_episode()
-        # a slot older than the rows speaks of an episode that is among them
-        if found is not None and int(found["first_step"]) >= self._end_of_rows:
+        # A slot older than the rows speaks of an episode that is among them; a damaged last row can't tell whether
+        # it is.
+        if found is not None and int(found["first_step"]) >= self._end_of_rows and not self._ends_damaged:
             if alive:
                 self.live = found
             elif found["length"]:
                 self.interrupted = found.copy()
-                self.interrupted["end_time"] = status.heartbeat  # it ended at its last commit
+                # it ended at its last commit; a damaged slot may have that of the one before
+                self.interrupted["end_time"] = max(int(found["end_time"]), status.heartbeat)
+        running = self.live is not None or self.interrupted is not None
+        over = status.closed or self._taken_over
+        self._lost_last = not (running or alive or over) and self.reader.lost_open()
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (
             status,
@@ -114,11 +146,9 @@ class Table:
     def _take_rows(self) -> bool:
         parts: list[dict[str, Array]] = []
         for first, rows in self.reader.new_rows():
-            sound, kept = sound_rows(rows), self.reader.kept(first, len(rows))
-            self.damaged += int((~sound & (kept != Kept.LOST)).sum())
-            numbered = indexed(rows, sound)
-            index = self._next_index + np.cumsum(numbered) - 1
-            self._next_index += int(numbered.sum())
+            sound, kept = self.reader.sound(rows), self.reader.kept(first, len(rows))
+            self._damaged_rows += int((~sound & (kept != Kept.LOST)).sum())
+            numbered, index, self._next_index = indices(rows, sound, self._next_index)
             keep = sound & numbered
             part = {name: np.ascontiguousarray(rows[name][keep]) for name in FIELDS}
             part["row"], part["index"] = first + np.flatnonzero(keep), index[keep]
@@ -126,6 +156,7 @@ class Table:
             part["label"] = self._labels(rows[keep])
             part["info"] = rows["info"][keep] if self.reader.info_keywords else np.zeros((int(keep.sum()), 0))
             parts.append(part)
+            self._ends_damaged = not sound[-1]
             last = rows[sound][-1:]
             if len(last):
                 self._end_of_rows = int(last[0]["first_step"]) + int(last[0]["n_actions"])
@@ -151,11 +182,14 @@ class Table:
         if row is None:
             return self._columns
         last = {name: np.array([row[name]]) for name in FIELDS}
-        last |= {"row": np.array([-1]), "index": np.array([self._next_index])}
+        last |= {"row": np.array([-1]), "index": np.array([self._index_of(row)])}
         last["kept"] = np.array([Kept.PICKED], np.uint8)
         last["label"] = self._labels(row.reshape(1))
         last["info"] = np.full((1, len(self.reader.info_keywords)), np.nan)
         return {name: np.concatenate([column, last[name]]) for name, column in self._columns.items()}
+
+    def _index_of(self, row: np.void) -> int:
+        return int(row["index"]) if "index" in (row.dtype.names or ()) else self._next_index
 
     def row(self, row: int) -> np.void:
         """Reads a row of `episodes`; -1 is the one that ran when the writer was killed.

@@ -132,7 +132,9 @@ class SegmentWriter:
         run.mkdir(parents=True, exist_ok=True)
         _sweep(run)
         self._process, self._sequence, self._dead, self._durable = process, 0, False, durable
+        self.indexed = 0  # episodes committed, resets without a step aside
         self.number, claim = _claim(run)
+        self.home = layout.home(str(header["run"]), self.number)
         self.path = run / layout.SEGMENT_NAME.format(self.number)
         partial = claim.with_name(f".{self.path.name}.{process.pid}{_PART}")
         try:
@@ -147,7 +149,7 @@ class SegmentWriter:
             )
             self._descriptor: int | None = int(self._file.id.get_vfd_handle())
             try:
-                self._make(header, leaves, info_keywords, durations)
+                self._make({**header, "segment": self.number}, leaves, info_keywords, durations)
                 self.committed_ns = time.time_ns()
                 self._write_status(closed=False)
                 self._file.swmr_mode = True
