@@ -108,7 +108,7 @@ def test_the_tool_sees_how_a_child_ends(verdict: str, tmp_path: Path, monkeypatc
     )
     monkeypatch.setattr(fuzz_segments, "READER", reader)
     with recorded(tmp_path / "seeds", ("odd",)) as runs:
-        worker = fuzz_segments.Worker(tmp_path / "scratch", limit=5.0, probe=2.0)
+        worker = fuzz_segments.Worker(tmp_path / "scratch", limit=5.0 if verdict == "HANG" else 60.0, probe=2.0)
         found = worker.use(runs["odd"], None, commands=False)
         worker.close()
     assert found["verdict"] == verdict, found

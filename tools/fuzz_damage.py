@@ -399,9 +399,10 @@ def replace_by_thing(run: Path, others: list[Path], random: Random) -> str:
     """Puts what is no segment in the place of one."""
     path = _one(run, random)
     said = add_thing(run, others, random)
+    if not os.path.lexists(run / "segment-00007.h5"):
+        return "nothing"
     path.unlink()
-    if os.path.lexists(run / "segment-00007.h5"):
-        (run / "segment-00007.h5").rename(path)
+    (run / "segment-00007.h5").rename(path)
     return said
 
 

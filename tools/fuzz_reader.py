@@ -144,6 +144,7 @@ def commands(path: Path, truth: Json | None) -> list[str]:
                 told = json.loads(line)
                 known = truth["episodes"].get(told["address"])
                 same = known and (str(told["length"]), repr(told["return"])) == (known["length"], known["return_"])
+                same = same or (known and known["ended"] == "'interrupted'" and told["length"] <= int(known["length"]))
                 if told["verdict"] == "exact" and not same:
                     wrong.append(f"WRONG verify says exact of {line}")
     return wrong
