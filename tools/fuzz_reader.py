@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -33,7 +34,7 @@ from reenact import probe
 from reenact.cli import main as command
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-import odd_envs  # type: ignore[import-not-found]  # noqa: F401  # registers its envs
+importlib.import_module("odd_envs")  # registers its envs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,6 +6,7 @@ python tools/fuzz_seeds.py CASE FOLDER       records one, in this process
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ import reenact
 from make_golden import Counter
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-from odd_envs import GlobalStep, make  # type: ignore[import-not-found]
+odd_envs = importlib.import_module("odd_envs")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +126,7 @@ def _record_dict(folder: Path) -> list[Any]:
 
 
 def _record_odd(folder: Path) -> list[Any]:
-    recorder = _recorder(make(GlobalStep), folder)
+    recorder = _recorder(odd_envs.make(odd_envs.GlobalStep), folder)
     for seed, steps in ((3, 5), (None, 5), (None, 0), (None, 2), (None, 5)):
         recorder.reset(seed=seed)
         for at in range(steps):

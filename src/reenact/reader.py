@@ -111,7 +111,9 @@ class SegmentReader:
         self.rows_seen = 0
         try:
             self._read_header()
-            named = layout.segment_number(f"{group}.h5" if group else path.name)  # the first segments said it no other way
+            named = layout.segment_number(
+                f"{group}.h5" if group else path.name
+            )  # the first segments said it no other way
             self.number = int(self.attributes.get("segment", named or 0))
             if not self.finished() and self.status().writer == this_process():
                 self._file.share()

@@ -181,36 +181,37 @@ class Run:
                 self._tell_unreadable(path / group, error)
                 continue
             try:
-                self._check_place(reader, tables)
                 tables.append(Table(reader))
             except DamagedError as error:
-                reader.close()
-                self._tell_unreadable(path / group, error)
+                self._leave_out(reader, error)
         if not self._uuid and tables:
             self._uuid = self._identity([str(table.reader.attributes["run"]) for table in tables])
         for table in tables:
             its = str(table.reader.attributes["run"])
             if its == self._uuid:
-                self._tables[table.number] = table
+                self._take(table)
                 continue
             place = table.reader.path / table.reader.group
             self.foreign[place] = f"{place} is a segment of another run ({its}, not {self._uuid})"
             warnings.warn(f"reenact: {self.foreign[place]} and is left out", stacklevel=5)
             table.reader.close()
 
-    def _check_place(self, reader: SegmentReader, others: list[Table]) -> None:
-        """Makes sure that a segment lies where it was written, and only once; a file alone may have any name.
+    def _take(self, table: Table) -> None:
+        """Takes a segment in, if it lies where it was written, and only once; a file alone may have any name.
 
-        Raises:
-            DamagedError: it doesn't: addresses would name other episodes than they did.
+        Else addresses would name other episodes than they did.
         """
-        if self.path.is_file():
-            return
-        if reader.number != layout.segment_number(reader.path.name):
-            raise DamagedError(f"{reader.path} was renamed: it is segment {reader.number} of its run")
-        for other in (*self._tables.values(), *others):
-            if other.reader.attributes == reader.attributes and other.status.writer == reader.status().writer:
-                raise DamagedError(f"{reader.path} is a copy of {other.reader.path}")
+        reader, why = table.reader, ""
+        if self.path.is_dir() and reader.number != layout.segment_number(reader.path.name):
+            why = f"was renamed: it is segment {reader.number} of its run"
+        for other in self._tables.values():
+            if other.reader.attributes == reader.attributes and other.status.writer == table.status.writer:
+                why = f"is a copy of {other.reader.path}"
+        if why:
+            reader.close()
+            self._tell_unreadable(reader.path / reader.group, DamagedError(f"{reader.path} {why}"))
+        else:
+            self._tables[table.number] = table
 
     @property
     def _why_left(self) -> str:
