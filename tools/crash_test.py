@@ -14,6 +14,7 @@ Each prints a table and exits with 1 if a run can't be read, holds what never wa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -108,12 +109,15 @@ def kill_one(folder: Path, rng: np.random.Generator, tally: Tally, how: str, for
             raise RuntimeError(training.stderr.read().decode())
         if form != "one":  # its processes take seconds to start
             until = time.monotonic() + 60
-            while sum(path.stat().st_size > 0 for path in progress.iterdir()) < 2 and time.monotonic() < until:  # noqa: PLR2004  # envs
+            while sum(path.stat().st_size > 0 for path in progress.iterdir()) < 2:  # noqa: PLR2004  # envs
+                if time.monotonic() > until or training.poll() is not None:  # by its own clock, before they had begun
+                    break
                 time.sleep(0.01)
         time.sleep(after)
         if how == "os._exit":
             time.sleep(0.5)  # its own clock started later
-        os.killpg(training.pid, signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # all of it has ended
+            os.killpg(training.pid, signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL)
         training.stdout.close()
         training.stderr.close()
     _wait_for_all(progress)
