@@ -410,6 +410,7 @@ def mine(family: bytes, packed: bytes) -> bytes:
         (StateKind.SNAPSHOT, mine(b"pickle", zlib.compress(b"cos\nsystem\n(S'x'\ntR."))), (StateKind.SNAPSHOT, b""),
         (StateKind.SNAPSHOT, b"\xff\n\x1b[31m\0x"), (StateKind.ENTROPY, b""), (StateKind.ENTROPY, b"\xff" * 5000),
     ],
+    ids=lambda value: value.name if isinstance(value, StateKind) else "data",  # signatures differ from run to run
 )  # fmt: skip
 def test_a_hostile_state_is_told_in_one_line(run: Path, kind: StateKind, data: bytes) -> None:
     """A state that leads astray, does not fit, or would fill the memory changes nothing but its own episode's verdict."""

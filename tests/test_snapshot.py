@@ -139,6 +139,7 @@ def test_a_damaged_emulator_state_is_a_value_error(damage: str) -> None:
         sealed(b"globals", zlib.compress(jsontags.dumps({"random": 1, "numpy": {}}).encode())),
         sealed(b"globals", zlib.compress(jsontags.dumps({"random": (3, (), None), "numpy": {"state": {}}}).encode())),
     ],
+    ids=lambda _: "data",  # signatures differ from run to run
 )
 def test_a_snapshot_of_another_env_is_a_value_error(data: bytes) -> None:
     """Bytes of no family, of another than the env's, or malformed, are refused; the global generators stay."""
