@@ -222,6 +222,26 @@ def test_raw_fork(ending: str, tmp_path: Path) -> None:
         assert child.open["seed"] == 5
 
 
+def test_a_forked_child_reads_what_its_parent_writes(tmp_path: Path) -> None:
+    """HDF5 gives a process one file: the child must not be given its parent's, whose descriptor it has swapped."""
+    done = script(
+        """
+        env = record(sys.argv[1], episodes=6000)  # more than HDF5 keeps in memory
+        env.flush()
+        child = os.fork()
+        if child == 0:
+            import reenact
+            run = reenact.open_run(sys.argv[1])
+            good = len(run) == 6000 and all(len(episode.actions) == episode.length for episode in run[::100])
+            os._exit(0 if good and len(run.live) == 1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        env.close()
+        """,
+        tmp_path / "run",
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_second_launch(tmp_path: Path) -> None:
     """A run of an earlier launch is refused before anything is written; resume=True goes on with it."""
     run = tmp_path / "run"

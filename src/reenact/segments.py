@@ -154,7 +154,7 @@ class SegmentLog:
         self._predecessor, self._gap = self._writer.number, False
         self.block.begin_segment()
         self._deadline = time.perf_counter() + self._flush_seconds
-        _writing.add(self)
+        _writing[id(self)] = self
         close_at_exit(self)
 
     def flush(self) -> None:
@@ -178,8 +178,9 @@ class SegmentLog:
     def commit(self) -> None:
         """Writes the block, and those of recorders that are idle."""
         self._commit_alone()
-        for log in list(_writing):
-            if log is not self:
+        for reference in _writing.valuerefs():  # a copy: other threads begin segments, too
+            log = reference()
+            if log is not None and log is not self:
                 log.commit_if_idle()
 
     def _commit_alone(self, *, closing: bool = False) -> None:
@@ -304,8 +305,8 @@ class SegmentLog:
         self.block.move(writer, self._writer, codec)
 
 
-_writing: weakref.WeakSet[SegmentLog] = weakref.WeakSet()
-"""The logs of this process that have had a segment."""
+_writing: weakref.WeakValueDictionary[int, SegmentLog] = weakref.WeakValueDictionary()
+"""The logs of this process that have had a segment, by id."""
 
 
 def _reason(error: BaseException) -> str:

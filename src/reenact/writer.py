@@ -20,6 +20,7 @@ from zlib import crc32
 
 import h5py
 import numpy as np
+from h5py._objects import phil
 
 from reenact import layout
 from reenact.process import STALE_S
@@ -253,6 +254,9 @@ class SegmentWriter:
             return
         self._dead = True
         _open_writers.discard(self)
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._detach()
         with contextlib.suppress(Exception):  # whatever HDF5 says of the handle now, the file is out of its reach
             self._file.close()
@@ -271,22 +275,29 @@ class SegmentWriter:
         self._descriptor = None
 
     def forget_in_child(self) -> None:
-        """After a fork, in the child: the file is the parent's alone."""
+        """After a fork, in the child: the file is the parent's alone, but may be read here like any other.
+
+        HDF5 gives a process one file, however often it is opened: had it this one open still, a reader would get that.
+        """
         self._dead = True
-        self._detach()
+        self._let_go()
 
 
 _open_writers: weakref.WeakSet[SegmentWriter] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for writer in list(_open_writers):
-        writer.forget_in_child()
-    _open_writers.clear()
+    try:
+        for writer in list(_open_writers):
+            writer.forget_in_child()
+        _open_writers.clear()
+    finally:
+        phil.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    # h5py's lock, which newer versions of it take themselves: held by another thread, it would stay so in the child
+    os.register_at_fork(before=phil.acquire, after_in_parent=phil.release, after_in_child=_after_fork_in_child)
 
 
 def _claim(run: Path) -> tuple[int, Path]:
