@@ -242,6 +242,36 @@ def test_a_probe_that_hangs_is_given_up(segment: Path, monkeypatch: pytest.Monke
     refused(segment, "did not open it in")
 
 
+def test_an_idle_probe_is_not_asked_when_it_is_about_to_end(segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends itself after half a minute: in the middle of a file, that would be taken for damage."""
+    monkeypatch.setattr(probe, "_idle", [])
+    assert probe.try_all([segment]) == {segment: ""}
+    first = probe._idle[0]  # noqa: SLF001  # which child it is
+    assert probe.try_all([segment]) == {segment: ""}
+    assert probe._idle == [first]  # noqa: SLF001
+    monkeypatch.setattr(probe, "_IDLE_S", 0.0)
+    assert probe.try_all([segment]) == {segment: ""}
+    assert first not in probe._idle  # noqa: SLF001
+    assert not first.usable
+    probe._end()  # noqa: SLF001
+
+
+@pytest.mark.parametrize(("name", "value"), [("executable", ""), ("executable", None), ("frozen", True)])
+def test_without_an_interpreter(name: str, value: object, segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen program would start itself, which would start itself; an embedded one has nothing to start."""
+    monkeypatch.setattr(probe, "_idle", [])
+    monkeypatch.setattr(sys, name, value, raising=False)
+    refused(segment, "Python interpreter")
+
+
+def test_an_import_path_that_is_no_text(segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python passes over what is no text in sys.path, and so does the probe."""
+    monkeypatch.setattr(probe, "_idle", [])
+    monkeypatch.setattr(sys, "path", [*sys.path, segment.parent])
+    assert probe.try_all([segment]) == {segment: ""}
+    probe._end()  # noqa: SLF001
+
+
 def test_a_damaged_row_moves_no_address(segment: Path) -> None:
     """An episode whose row is damaged is left out with a warning; those behind it keep their addresses."""
 

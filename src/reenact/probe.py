@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, Queue
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 START_S, PROBE_S = 60.0, 20.0
 """How long a child may take to start, and then to open each file."""
+_IDLE_S = 15.0
+"""How long one that is idle is taken for more files: it ends itself after twice that, which must not look like damage."""
 _LANES = 4
 """How many children try files at once, after one has hung: each such file costs its child all of `PROBE_S`."""
 
@@ -55,10 +58,12 @@ def visit(name, item):
 print(json.dumps("ready"), flush=True)
 while True:
     if hasattr(signal, "alarm"):
-        signal.alarm(30)
+        signal.alarm(30)  # nobody asks
     line = sys.stdin.readline()
     if not line:
         break
+    if hasattr(signal, "alarm"):
+        signal.alarm(30)  # it hangs, and nobody is left to end it
     said = ""
     try:
         with opened(json.loads(line)) as file:
@@ -74,7 +79,9 @@ class _Child:
     """One that is running, or has ended."""
 
     def __init__(self) -> None:
-        self.pid, self._answers = os.getpid(), Queue[str]()
+        self.pid, self._answers, self._last = os.getpid(), Queue[str](), time.monotonic()
+        if not sys.executable or getattr(sys, "frozen", False):  # it would start the program anew, which would do so…
+            raise OSError("this program does not come with a Python interpreter of its own")
         self._process = subprocess.Popen(  # noqa: S603  # our own interpreter, on our own code
             [sys.executable, "-I", "-c", _PROBE],
             stdin=subprocess.PIPE,
@@ -84,7 +91,7 @@ class _Child:
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._tell([entry for entry in sys.path if entry])
+        self._tell([entry for entry in sys.path if isinstance(entry, str) and entry])
         self._trouble = self._hear(START_S)[1]
 
     def _listen(self) -> None:
@@ -116,12 +123,18 @@ class _Child:
         """Whether it runs, and is this process's own."""
         return self.pid == os.getpid() and self._process.poll() is None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether it will not end itself soon."""
+        return time.monotonic() - self._last < _IDLE_S
+
     def ask(self, path: Path) -> str:
         """Lets it try a file; returns what is wrong with that."""
         if self._trouble:
             return self._trouble
         self._tell(str(path.absolute()))  # where it was started is not where this process is now
         said, self._trouble = self._hear(PROBE_S)
+        self._last = time.monotonic()
         return said or self._trouble
 
     def end(self) -> None:
@@ -174,12 +187,14 @@ def _try(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _take() -> _Child:
-    while _idle:
-        child = _idle.pop()
-        if child.usable:
+    while True:
+        try:
+            child = _idle.pop()
+        except IndexError:  # not asked before: another thread may take the last one
+            return _Child()
+        if child.usable and child.fresh:
             return child
         child.end()
-    return _Child()
 
 
 @atexit.register
