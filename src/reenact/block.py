@@ -250,7 +250,7 @@ class Block:
                 if len(self._kind_refs) < _KINDS_KEPT:
                     self._kind_refs[kind] = ref
             row["step"], row["kind"] = first, ref
-            row["crc"] = crc32(row.tobytes()[:-4])
+            layout.seal(row)
         self._run_starts = [first for first, _, _ in self._runs]
         self._first_run_row = writer.kinds.rows - self._runs_done
         writer.kinds.append(rows)

@@ -228,7 +228,7 @@ class _Copying:
         end = self._reader.count(layout.KINDS)
         while end and not self._reader.finished():
             first = max(0, end - _ROWS)
-            written = np.flatnonzero(self._read_or_zeros(layout.KINDS, first, end)["kind"]["length"])
+            written = np.flatnonzero(self._reader.read_or_zeros(layout.KINDS, first, end - first)["kind"]["length"])
             if len(written):
                 return first + int(written[-1]) + 1
             end = first
@@ -263,7 +263,7 @@ class _Copying:
         """Returns the rows of kinds that are in force at any of the steps, and the one that ends them."""
         starts, stops = np.zeros(len(steps.starts), np.int64), np.full(len(steps.starts), count)
         for first in range(0, count, _ROWS):
-            rows = self._read_or_zeros(layout.KINDS, first, min(first + _ROWS, count))
+            rows = self._reader.read_or_zeros(layout.KINDS, first, min(first + _ROWS, count) - first)
             there = np.flatnonzero(rows["kind"]["length"])  # the others are holes in a packed file
             at = rows["step"][there].astype(np.int64)
             if not len(at):
@@ -297,7 +297,7 @@ class _Copying:
         column = self._archive.add_column(self._name(name), like.dtype, (end, *like.shape[1:]), chunk)
         digest = hashlib.blake2b()
         for begin, stop in ranges.blocks(block, end):
-            rows = read(begin, stop) if read is not None else self._read_or_zeros(name, begin, stop)
+            rows = read(begin, stop) if read is not None else self._reader.read_or_zeros(name, begin, stop - begin)
             holes = np.ones(len(rows), np.bool_)
             for first, last in ranges.within(begin, stop):
                 holes[first - begin : last - begin] = False
@@ -317,23 +317,6 @@ class _Copying:
         for name in ("kind", "data"):
             if rows.dtype.names and name in rows.dtype.names and rows.dtype[name] == layout.REF:
                 self._note_refs(rows, name)
-
-    def _read_or_zeros(self, name: str, first: int, end: int) -> Array:
-        """Reads rows; zeros where a chunk is damaged beyond reading: what they belong to is known to be lost."""
-        try:
-            return self._reader.read(name, first, end - first)
-        except DamagedError:
-            pass
-        chunk, parts = self._reader.chunk(name), []
-        while first < end:
-            stop = min(end, (first // chunk + 1) * chunk)
-            try:
-                parts.append(self._reader.read(name, first, stop - first))
-            except DamagedError:
-                none = self._reader.read(name, 0, 0)
-                parts.append(np.zeros((stop - first, *none.shape[1:]), none.dtype))
-            first = stop
-        return np.concatenate(parts)
 
 
 _CHUNKS = {

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from reenact import layout
 from reenact.errors import RunError, RunExistsError
+from reenact.naming import give_name
 from reenact.process import Launch
 
 if TYPE_CHECKING:
@@ -148,12 +149,9 @@ def _create(path: Path, content: dict[str, object]) -> dict[str, object]:
         partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.part")
         partial.write_text(json.dumps(content))
         try:
-            os.link(partial, path)
+            give_name(partial, path)
         except FileExistsError:
             pass  # another process of this launch was first
-        except OSError:  # a file system without hard links
-            if not path.exists():
-                partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)
     found: dict[str, object] = json.loads(path.read_text())

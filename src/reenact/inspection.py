@@ -66,7 +66,7 @@ def rows_of(table: Table, first: int, end: int) -> Array:
     rows = reader.table_rows(first, min(end, reader.rows_seen) - first)
     if end > reader.rows_seen and table.interrupted is not None:
         last = table.interrupted.copy()
-        last["crc"] = crc32(last.tobytes()[:-4])  # it has got another end time
+        layout.seal(last)  # it has got another end time
         rows = np.concatenate([rows, np.array([last], rows.dtype)])
     return rows
 

@@ -130,6 +130,11 @@ def segment_number(name: str) -> int | None:
     return number if name == SEGMENT_NAME.format(number) else None
 
 
+def seal(row: Any) -> None:
+    """Sets a row's last field, `crc`, to the CRC-32 of all the bytes before it."""
+    row["crc"] = crc32(row.tobytes()[:-4])
+
+
 def home(run: str, segment: int) -> int:
     """Returns what all rows of a segment bear: pages of another segment, in its file, must not pass for its own."""
     return crc32(f"{run} {segment}".encode())

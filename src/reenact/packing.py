@@ -21,6 +21,7 @@ from reenact.errors import ReenactError, ReplayError, RunError, RunExistsError, 
 from reenact.inspection import Findings, inspect, length_of
 from reenact.ladder import Ladders
 from reenact.layout import Kept
+from reenact.naming import give_name
 from reenact.rebuild import Permissions
 from reenact.run import Run
 from reenact.selection import Episodes, Picks, Trigger, given_of, named_trigger, select
@@ -284,7 +285,7 @@ class _Job:
                     self._keep(self._run[number], 0)
                 self._write(partial, path)
             size = partial.stat().st_size
-            _give_name(partial, path, overwrite=overwrite)
+            _place(partial, path, overwrite=overwrite)
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -359,7 +360,7 @@ class _Job:
         )
 
 
-def _give_name(partial: Path, path: Path, *, overwrite: bool) -> None:
+def _place(partial: Path, path: Path, *, overwrite: bool) -> None:
     """Gives the file its name, and takes nobody else's away unless told to.
 
     Raises:
@@ -369,15 +370,8 @@ def _give_name(partial: Path, path: Path, *, overwrite: bool) -> None:
     try:
         if overwrite:
             partial.replace(path)
-            return
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            if path.exists():
-                raise FileExistsError(path) from None
-            partial.rename(path)
+        else:
+            give_name(partial, path)
     except FileExistsError as error:
         raise RunExistsError(f"{path} is there already: --overwrite replaces it, -o takes another name") from error
     except OSError as error:

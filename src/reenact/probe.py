@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 START_S, PROBE_S = 60.0, 20.0
 """How long a child may take to start, and then to open each file."""
 _IDLE_S = 15.0
-"""How long one that is idle is taken for more files: it ends itself after twice that, which must not look like damage."""
+"""How long one that is idle is taken for more files: it ends itself after twice that; no file must be blamed."""
 _LANES = 4
 """How many children try files at once, after one has hung: each such file costs its child all of `PROBE_S`."""
 

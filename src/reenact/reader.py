@@ -234,7 +234,7 @@ class SegmentReader:
         if slot is not None:
             slots[0] = slot
         slots[0]["sequence"], slots[0]["closed"] = 2, 1
-        slots[0]["crc"] = crc32(slots[0].tobytes()[:-4])
+        layout.seal(slots[0])
         return slots
 
     def finished(self) -> bool:
@@ -309,19 +309,7 @@ class SegmentReader:
 
     def table_rows(self, first: int, count: int) -> Array:
         """Reads rows of the episodes table; zeros, whose CRCs fail, where a chunk is damaged beyond reading."""
-        try:
-            return self._file.read(layout.EPISODES, first, count)
-        except DamagedError:
-            pass
-        parts, end = [], first + count
-        while first < end:
-            stop = min(end, (first // layout.EPISODE_CHUNK + 1) * layout.EPISODE_CHUNK)
-            try:
-                parts.append(self._file.read(layout.EPISODES, first, stop - first))
-            except DamagedError:
-                parts.append(np.zeros(stop - first, self.row_dtype))
-            first = stop
-        return np.concatenate(parts)
+        return self.read_or_zeros(layout.EPISODES, first, count)
 
     def sound(self, rows: Array) -> Array:
         """Returns which rows of `episodes` are as they were written, and of this segment: bool, shape (len(rows),)."""
@@ -361,6 +349,22 @@ class SegmentReader:
         """
         return self._file.read(name, first, count)
 
+    def read_or_zeros(self, name: str, first: int, count: int) -> Array:
+        """Reads rows of a dataset; zeros where a chunk is damaged beyond reading, or missing."""
+        try:
+            return self._file.read(name, first, count)
+        except DamagedError:
+            pass
+        chunk, end, parts = self._file.chunk(name), first + count, []
+        while first < end:
+            stop = min(end, (first // chunk + 1) * chunk)
+            try:
+                parts.append(self._file.read(name, first, stop - first))
+            except DamagedError:
+                parts.append(np.zeros((stop - first, *self._file.row_shape(name)), self._file.dtype(name)))
+            first = stop
+        return np.concatenate(parts)
+
     def check_size(self, name: str, rows: int) -> None:
         """Makes sure that the file could hold so many rows of a dataset.
 
@@ -368,10 +372,6 @@ class SegmentReader:
             DamagedError: it couldn't.
         """
         self._file.check_size(name, rows)
-
-    def chunk(self, name: str) -> int:
-        """Returns how many rows lie in one chunk of a dataset."""
-        return self._file.chunk(name)
 
     # ---- what an episode holds
 

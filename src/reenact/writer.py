@@ -16,13 +16,13 @@ import os
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import h5py
 import numpy as np
 from h5py._objects import phil
 
 from reenact import layout
+from reenact.naming import give_name
 from reenact.process import STALE_S
 
 if TYPE_CHECKING:
@@ -94,13 +94,8 @@ class Slots:
     def write(self, row: Any, sequence: int) -> None:
         """Seals a row and puts it where the last but one stood."""
         row["sequence"] = sequence
-        sealed(row)
+        layout.seal(row)
         self._id.write(self._memory, self._files[sequence % 2], np.array([row], self.dtype), self._type)
-
-
-def sealed(row: Any) -> None:
-    """Sets the last field, `crc`, to the CRC-32 of all the bytes before it."""
-    row["crc"] = crc32(row.tobytes()[:-4])
 
 
 class SegmentWriter:
@@ -156,7 +151,7 @@ class SegmentWriter:
                 self._file.swmr_mode = True
                 self._to_disk()
                 _open_writers.add(self)
-                _name(partial, self.path)
+                give_name(partial, self.path)
                 if durable:
                     _sync_folder(run)
             except BaseException:
@@ -321,20 +316,6 @@ def _claim(run: Path) -> tuple[int, Path]:
         if not (run / layout.SEGMENT_NAME.format(number)).exists():
             return number, claim
         claim.unlink()
-
-
-def _name(partial: Path, path: Path) -> None:
-    """Gives a file its name, and never takes another's.
-
-    Raises:
-        FileExistsError: it is taken: somebody removed the claim.
-    """
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        partial.rename(path)
 
 
 def _sweep(run: Path) -> None:
