@@ -430,6 +430,20 @@ def test_a_place_that_cant_be_written(run: Path, tmp_path: Path, out: str) -> No
     assert "\n" not in str(error.value)
 
 
+def test_a_segment_that_cannot_be_read_is_told(run: Path) -> None:
+    """What is packed without it is not all of the run, and says so by its exit code, too."""
+    (run / "segment-00001.h5").write_bytes(b"")
+    code = "from reenact.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "pack", str(run), "--json"],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["kept"], found["lost"]) == (4, [])
+    assert "segment-00001.h5" in found["unreadable"][0]
+
+
 def test_damaged_episodes_are_told_and_keep_their_places(run: Path) -> None:
     """A damaged row and damaged steps are not in the file; the addresses of the others hold."""
     with h5py.File(run / "segment-00000.h5", "r+", locking=False) as file:

@@ -264,7 +264,7 @@ def pack(run: Path | None, as_json: bool, **options: Any) -> int:  # click's
         _tell(line)
     if found.lost:
         _tell(f"damaged, and so not in it: {len(found.lost)} episodes, {found.lost[0]} the first; see reenact repair")
-    return _LOSSY if found.lost else _EXACT
+    return _LOSSY if found.lost or found.unreadable else _EXACT
 
 
 def _tell(line: str) -> None:

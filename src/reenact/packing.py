@@ -53,6 +53,7 @@ class PackResult:
         bytes_before: of the run's segments (or of the packed file that it was packed from).
         bytes_after: of the file.
         lost: addresses of episodes that are damaged; they are not in the file.
+        unreadable: segments of which nothing can be read, and why, a line each; they are not in the file either.
         notes: what else there is to say, a line each.
     """
 
@@ -64,6 +65,7 @@ class PackResult:
     bytes_before: int
     bytes_after: int
     lost: tuple[str, ...]
+    unreadable: tuple[str, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -77,6 +79,7 @@ class PackResult:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "lost": list(self.lost),
+            "unreadable": list(self.unreadable),
             "notes": list(self.notes),
         }
 
@@ -356,6 +359,7 @@ class _Job:
             bytes_before=sum(before.values()),
             bytes_after=size,
             lost=lost,
+            unreadable=tuple(run.unreadable.values()),
             notes=tuple(self._notes),
         )
 
