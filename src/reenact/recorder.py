@@ -88,8 +88,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             fingerprint_every: env steps between two checksums of the observation; 0: first and last only.
             step_durations: whether to log how long each step took, the agent's part included.
             flush_seconds: at most so many seconds of training are lost if the process is killed.
-            durable: whether each commit waits until the disk has it (fsync): then a loss of power loses no more
-                than a kill does.
+            durable: whether each commit waits until the disk has it (fsync), for a loss of power.
             mark: is called with the statistics of each episode that has finished: "r" (return), "l" (length, env
                 steps), "t" (seconds), "ended" ("terminated" or "truncated") and the info keywords; the text that it
                 returns (True: "marked") becomes the episode's label, to be found by `--marked`.
@@ -252,6 +251,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
     def mark(self, label: str) -> None:
         """Puts a label on the running episode, or on the one that has just ended, to be found by `--marked`.
 
+        One that has ended can be marked until it is committed: at the next reset at the latest, by `flush()`, or
+        beside another recorder that commits in the same thread. `Recorder(mark=…)` always comes in time.
+
         Args:
             label: why, in your own words; a second one is added behind a comma.
 
@@ -261,7 +263,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         if not label:
             raise ValueError("a mark needs some text: mark('why')")
         if not self._inert and not self._log.mark(str(label)):
-            self._notices.say("there is no episode to mark: call mark() after a reset, and before the next one")
+            self._notices.say(
+                "there is no episode to mark: call mark() while it runs or right after its last step, before any reset"
+            )
 
     def flush(self) -> None:
         """Commits all that has been recorded so far: from here on a kill can't lose it."""
