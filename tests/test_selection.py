@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reenact.errors import EpisodeNotFoundError, SelectionError
-from reenact.selection import ClipTrigger, named_trigger, select
+from reenact.selection import ClipTrigger, callable_trigger, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +100,8 @@ def test_every_must_be_positive(every: int) -> None:
 
 def test_the_named_trigger_is_gymnasiums() -> None:
     """capped-cubic is Gymnasium's own function."""
-    assert named_trigger("capped-cubic") is capped_cubic_video_schedule
-    assert named_trigger("other") is None
+    assert callable_trigger("capped-cubic") is capped_cubic_video_schedule
+    assert callable_trigger("math:isqrt") is math.isqrt
 
 
 class Upstream:

@@ -9,8 +9,7 @@ import numpy as np
 from reenact.episode import finite
 from reenact.errors import DamagedError
 from reenact.run import Run, find_runs, open_run
-from reenact.selection import Episodes, Picks, Trigger, named_trigger, select
-from reenact.usercode import load
+from reenact.selection import Episodes, Picks, Trigger, callable_trigger, select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +53,7 @@ def episodes(
     **picks: Unpack[Picks],
 ) -> list[dict[str, object]]:
     """Lists episodes of a run, from its table alone; `picks` select, as everywhere."""
-    if isinstance(trigger, str):
-        trigger = named_trigger(trigger) or load(trigger)
-    numbers = select(run, episodes, trigger=trigger, **picks)
+    numbers = select(run, episodes, trigger=callable_trigger(trigger), **picks)
     numbers = numbers[-tail:] if tail else numbers
     columns = {
         "length": run.lengths,

@@ -24,7 +24,7 @@ from reenact.layout import Kept
 from reenact.naming import give_name
 from reenact.rebuild import Permissions
 from reenact.run import Run
-from reenact.selection import Episodes, Picks, Trigger, given_of, named_trigger, select
+from reenact.selection import Episodes, Picks, Trigger, callable_trigger, given_of, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,9 +147,7 @@ def _selected(run: Run, episodes: Episodes, trigger: str | Trigger | None, picks
                 "or choose finished episodes with --episodes"
             )
         return None
-    if isinstance(trigger, str):
-        trigger = named_trigger(trigger) or usercode.load(trigger)
-    numbers = select(run, episodes, trigger=trigger, **picks)
+    numbers = select(run, episodes, trigger=callable_trigger(trigger), **picks)
     if not numbers:
         raise SelectionError("no episode is selected")
     return numbers

@@ -21,7 +21,7 @@ from reenact.errors import ReenactError, RenderError, SelectionError
 from reenact.ladder import Ladders
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
-from reenact.selection import Awaited, Episodes, Picks, Trigger, given_of, named_trigger, select
+from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, given_of, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -172,7 +172,7 @@ def replay(  # one keyword an option of the command
     """
     if trigger is not None and episode_trigger is not None:
         raise SelectionError("trigger and episode_trigger are the same thing: give one of them")
-    picked, clip = _callable_trigger(trigger) or episode_trigger, _callable_trigger(step_trigger)
+    picked, clip = callable_trigger(trigger) or episode_trigger, callable_trigger(step_trigger)
     wish = _Wish(episodes, picked, picks, clip, video_length)
     if fps is not None:
         video.Encoding(fps=fps)  # refuses a rate that no video can have, before any work
@@ -230,7 +230,7 @@ def verify(
     Arguments and errors are those of `replay`; `rendered` says whether every frame is drawn, and thrown away.
     """
     opened = _opened(run)
-    numbers = select(opened, episodes, trigger=_callable_trigger(trigger), default=opened.usual(None), **picks)
+    numbers = select(opened, episodes, trigger=callable_trigger(trigger), default=opened.usual(None), **picks)
     watcher = observer if observer is not None else _Nobody()
     ladders = _ladders(env, origin, tolerance, watcher, Permissions(trust=trust, imports=tuple(imports)))
 
@@ -315,10 +315,3 @@ def _each(wanted: Iterable[Film], observer: Observer, make: Callable[[Film], Rep
 
 def _opened(run: RunLike) -> Run:
     return run if isinstance(run, Run) else open_run(run)
-
-
-def _callable_trigger(trigger: str | Trigger | None) -> Trigger | None:
-    if trigger is None or callable(trigger):
-        return trigger
-    named = named_trigger(trigger)
-    return named if named is not None else usercode.load(trigger)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import numpy as np
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
+from reenact import usercode
 from reenact.errors import EpisodeNotFoundError, SelectionError
 from reenact.where import where
 
@@ -266,9 +267,12 @@ class Awaited:
         return [*sorted(self._numbers), *sorted(self._addresses)]
 
 
-def named_trigger(name: str) -> Trigger | None:
-    """Returns the trigger that Gymnasium has under a name, or None."""
-    return {"capped-cubic": capped_cubic_video_schedule}.get(name)
+def callable_trigger(trigger: str | Trigger | None) -> Trigger | None:
+    """Returns what a trigger's name stands for: "capped-cubic" for Gymnasium's, else the user's own code."""
+    if trigger is None or callable(trigger):
+        return trigger
+    named: dict[str, Trigger] = {"capped-cubic": capped_cubic_video_schedule}
+    return named.get(trigger) or usercode.load(trigger)
 
 
 def _parts(episodes: Episodes) -> Sequence[int | str]:
