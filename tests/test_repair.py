@@ -189,6 +189,16 @@ def test_one_damaged_episode(damage: Any, address: str, number: int | None, why:
     assert [one.ok for one in reenact.verify(tmp_path / "clean", [0, -1])] == [True, address != "0.5"]
 
 
+def test_several_reasons_are_counted(tmp_path: Path) -> None:
+    """Where episodes are lost for different reasons, the row says how many for which."""
+    run = record(tmp_path / "run")
+    for damage in (damage_row, damage_steps, damage_state):
+        edit(run / "segment-00000.h5", damage)
+    segment = reenact.repair(run).segments[0]
+    assert len(segment.lost) == 3
+    assert set(segment.why.split("; ")) == {f"1 × {why}" for _, _, why in segment.lost}
+
+
 @pytest.mark.parametrize("at", [8, 20, 28, 40, 60, 100])
 def test_a_partly_damaged_row_moves_no_address(at: int, tmp_path: Path) -> None:
     """Zeroed up to a byte or from it on, an episode keeps its index; with one bit changed, a reset without a step gets none."""
@@ -238,7 +248,10 @@ def test_an_unreadable_and_a_foreign_segment(tmp_path: Path) -> None:
         ["1", "unreadable", "0", "0"],
         ["2", "foreign", "0", "0"],
     ]
-    assert rows[1][4].startswith("can't be read as HDF5: ")
+    assert rows[1][4] == (
+        f"can't be read as HDF5: it is cut short, {len(data) // 2:,} of {len(data):,} bytes are there: "
+        "copy it again from where it is whole"
+    )
     assert rows[2][4].startswith("a segment of another run")
     assert sorted(path.name for path in (tmp_path / "clean").iterdir()) == ["run.json", "segment-00000.h5"]
     assert state(run) == untouched

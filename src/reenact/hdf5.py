@@ -9,6 +9,7 @@ datasets, foreign filters and sizes that the file can't hold are refused.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ Array = np.ndarray[Any, Any]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCK_WITH_FLAGS = 3
+_CUT_SHORT = re.compile(r"truncated file: eof = (\d+),.* stored_eof = (\d+)")
 _WRITER_FLAGS = 0b101  # open for writing; open for SWMR writing
 _FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32))
 _DENSEST = 1100
@@ -249,7 +251,7 @@ class _Handle:
         said = try_all([path])[path] if tried is None else tried
         if said:
             what = "was not closed and is damaged" if is_marked(path) else "can't be read as HDF5"
-            raise DamagedError(f"{path} {what}: {said}")
+            raise DamagedError(f"{path} {what}: {_meant(said)}")
         self.file, self.marked = _open(path)
         self.datasets: dict[str, h5py.Dataset] = {}
         self._users: weakref.WeakSet[Hdf5File] = weakref.WeakSet()
@@ -292,7 +294,18 @@ _lock = threading.Lock()
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of what an error says."""
-    return str(error).strip().partition("\n")[0]
+    return _meant(str(error).strip().partition("\n")[0])
+
+
+def _meant(said: str) -> str:
+    """Returns what HDF5 means by the two errors that a half copied file and one that is no HDF5 file lead to."""
+    cut = _CUT_SHORT.search(said)
+    if cut is not None:
+        there = f"{int(cut[1]):,} of {int(cut[2]):,} bytes are there"
+        return f"it is cut short, {there}: copy it again from where it is whole"
+    if "file signature not found" in said:
+        return "it does not begin as an HDF5 file does"
+    return said
 
 
 def is_marked(path: Path) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from reenact.inspection import Findings
     from reenact.table import Table
+
+_LONGEST_WHY = 3  # reasons that a row tells; all of them stand in `lost`
 
 State = Literal["complete", "lossy", "unreadable", "foreign"]
 
@@ -153,7 +156,10 @@ def _report(run: Run, table: Table, found: Findings) -> SegmentReport:
         except EpisodeNotFoundError:
             number = None
         lost.append((address, number, fault.why))
-    told = [why for _, _, why in lost[:1]]
+    counts = Counter(why for _, _, why in lost)
+    told = [why if len(counts) == 1 else f"{count} × {why}" for why, count in counts.most_common(_LONGEST_WHY)]
+    if len(counts) > _LONGEST_WHY:
+        told.append("…")
     if resets:
         told.append(f"{resets} reset{'s' * (resets != 1)} without a step lost")
     if found.left:
