@@ -112,6 +112,8 @@ def test_conditions(text: str, expected: list[int]) -> None:
         ("ended > 3", "text can't be compared with a number"),
         ("seed > None", "expected == or !="),
         ("start > 'soon'", "'soon' is no time"),
+        ("ended == 'terminted'", "'terminted': expected terminated, truncated, interrupted, errored"),
+        ("length > 3 and 'killed' != ended", "'killed': expected terminated"),
         ("length in (1, 2)", "expected one of =="),
         ("-label == 'x'", "a sign stands before a number alone"),
         ("__import__('os').system('true') == 0", "is no value"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +13,7 @@ Verdict = Literal["exact", "tolerated", "diverged", "impossible"]
 """`tolerated`: no reward was further off than the tolerance given; `exact` is never claimed under one."""
 OriginName = Literal["snapshot", "seed", "entropy", "rng"]
 EndedName = Literal["terminated", "truncated", "interrupted", "errored"]
+ENDINGS: tuple[EndedName, ...] = get_args(EndedName)
 
 
 @dataclass(frozen=True, slots=True)

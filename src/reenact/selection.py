@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
 from reenact import usercode
+from reenact.episode import ENDINGS
 from reenact.errors import EpisodeNotFoundError, SelectionError
 from reenact.where import where
 
@@ -71,7 +72,6 @@ class Picks(TypedDict, total=False):
 
 _RANKED = ("best", "worst", "median", "percentile", "last")
 _FINISHED = ("terminated", "truncated")
-_ENDINGS = (*_FINISHED, "interrupted", "errored")
 
 
 def select(
@@ -135,8 +135,8 @@ def _filter(run: Numbered, picks: Picks, first: int) -> set[int] | None:
     if ended is not None:
         names = [name.strip() for name in ended.split(",")]
         for name in names:
-            if name not in _ENDINGS:
-                raise SelectionError(f"ended: {name!r}: expected {', '.join(_ENDINGS)}")
+            if name not in ENDINGS:
+                raise SelectionError(f"ended: {name!r}: expected {', '.join(ENDINGS)}")
         keep &= np.isin(table["ended"].astype(str), names)
     if marked:
         keep &= table["label"] != ""

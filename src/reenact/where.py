@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reenact.episode import ENDINGS
 from reenact.errors import SelectionError
 
 if TYPE_CHECKING:
@@ -98,6 +99,9 @@ class _Condition:
             missing = self._missing(second if first is None else first)
             return missing if sign == "==" else ~missing
         first, second = _alike(first, second, f"{self._written(left)} {sign} {self._written(right)}")
+        if sign in ("==", "!="):
+            _check_ending(left, second)
+            _check_ending(right, first)
         there = ~(self._missing(first) | self._missing(second))
         with np.errstate(invalid="ignore"):
             found = np.broadcast_to(
@@ -133,6 +137,12 @@ class _Condition:
     @staticmethod
     def _written(node: ast.expr) -> str:
         return ast.unparse(node).replace(_RETURN, "return")[:80]
+
+
+def _check_ending(column: ast.expr, value: Operand) -> None:
+    """A mistyped ending would be a condition that holds for none, or for all."""
+    if isinstance(column, ast.Name) and column.id == "ended" and isinstance(value, str) and value not in ENDINGS:
+        raise SelectionError(f"where: ended: {value!r}: expected {', '.join(ENDINGS)}")
 
 
 def _plain(value: Operand) -> Any:
