@@ -154,8 +154,9 @@ def test_what_is_deleted_under_a_training(victim: str, tmp_path: Path, monkeypat
     gone = tmp_path / victim
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     play(env, 1)
-    with pytest.warns(RuntimeWarning, match=r"stopped at .* the file was deleted"):
+    with pytest.warns(RuntimeWarning, match=r"stopped at .* the file was deleted") as told:
         env.flush()
+    assert "stays readable" not in str(told[0].message)  # it does not
     with pytest.warns(RuntimeWarning, match=r"goes on at .* in segment 0; \d+ steps before are in no log"):
         play(env, 2)
     env.close()

@@ -89,7 +89,8 @@ def join(run: Path, launch: Launch, *, resume: bool) -> str:
     except RunError:
         raise
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"can't record into {run}: {error}: give another run=") from error
+        why = getattr(error, "strerror", None) or error  # the file that it names is one of ours that never came to be
+        raise RunError(f"can't record into {run}: {why}: give another run=") from error
 
 
 def _is_ours(run: Path, launch: Launch) -> bool:

@@ -240,10 +240,10 @@ class SegmentLog:
         self._suspended_until = time.monotonic() + RETRY_S
         if not self._suspension_said:
             self._suspension_said = True
+            stays = "" if isinstance(error, FileNotFoundError) else "what was committed stays readable, "
             warnings.warn(
                 f"reenact: logging into {self.run} stopped at {time.strftime('%H:%M:%S')}: {_reason(error)}; "
-                "training goes on without a log, what was committed stays readable, "
-                "and a new segment is tried at the next resets",
+                f"training goes on without a log, {stays}and a new segment is tried at the next resets",
                 RuntimeWarning,
                 stacklevel=2,
             )
