@@ -212,6 +212,20 @@ def test_a_selection_of_nothing_ends_with_one(say: Any, run: Path) -> None:
     said = say("replay", run, "--episodes", "2:1")
     assert said.code == 1
     assert "no episode" in said.err
+    shown = say("show", run, "--where", "length < 0")
+    assert (shown.code, shown.out) == (0, "")
+    assert "no episode is selected" in shown.err
+
+
+def test_a_replay_without_a_desktop_says_nothing_of_one(run: Path) -> None:
+    """Outside of a session (a container, `sudo`, cron) libwayland's error on XDG_RUNTIME_DIR is not among the lines."""
+    bare = {name: value for name, value in environment().items() if name not in ("XDG_RUNTIME_DIR", "WAYLAND_DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-c", REENACT, "replay", str(run), "--episodes", "0"],
+        capture_output=True, check=True, text=True, env=bare,
+    )  # fmt: skip
+    assert "XDG" not in done.stderr
+    assert "episode 0: exact" in done.stderr
 
 
 def test_show_is_a_table_on_stdout(say: Any, run: Path) -> None:

@@ -50,6 +50,9 @@ def _show_warning(
 
 def _guarded(call: Callable[[], Any]) -> Any:
     warnings.showwarning = _show_warning
+    if hasattr(os, "getuid"):
+        # pygame asks for a Wayland screen even where it draws on none; libwayland would print an error each time
+        os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     try:
         sys.exit(call() or _EXACT)
     except click.exceptions.Exit as end:
@@ -119,7 +122,11 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--follow", is_flag=True, help="Wait for what is yet to come, until the training has ended.")
 @click.option("--step-trigger", metavar="NAME", help="module:function; starts a clip after such env steps.")
 @click.option("--video-length", metavar="FRAMES", type=click.IntRange(min=0), default=0, help="Frames a clip.")
-@click.option("--video-folder", type=click.Path(path_type=Path), help="Where videos go.  [default: RUN/videos]")
+@click.option(
+    "--video-folder",
+    type=click.Path(path_type=Path),
+    help="Where videos go.  [default: RUN/videos; of a packed file, videos beside it]",
+)
 @click.option("--name-prefix", help="Of the videos' names.  [default: the run's name]")
 @click.option("--fps", type=float, help="Frames a second.  [default: the env's render_fps, else 30]")
 @click.option("--overwrite", is_flag=True, help="Replace files that were made from something else.")
@@ -182,6 +189,8 @@ def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **opti
     opened = _run(run)
     rows = listing.episodes(opened, tail=tail, **options)
     _print(rows, "json" if as_json else "csv" if as_csv else "table")
+    if not rows and len(opened):
+        click.echo("no episode is selected", err=True)
     for line in listing.notes(opened):
         click.echo(line, err=True)
     return _EXACT

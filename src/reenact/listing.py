@@ -88,7 +88,11 @@ def episodes(
 
 def notes(run: Run) -> list[str]:
     """Says what the table can't: how much there is in all, what still runs, which segments were killed."""
-    lines = [f"{len(run)} episodes, {int(run.lengths.sum())} steps, in {len(run.segments)} segments of {run.path}"]
+    segments = len(run.segments)
+    lines = [
+        f"{len(run)} episodes, {int(run.lengths.sum())} steps, "
+        f"in {segments} segment{'s' * (segments != 1)} of {run.path}"
+    ]
     lines += [
         f"live: segment {e.segment} is {e.length} steps into an episode, return {e.return_:g} so far" for e in run.live
     ]

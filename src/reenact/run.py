@@ -564,7 +564,8 @@ class Run:
         return found
 
     def __repr__(self) -> str:
-        return f"<Run {self.path}: {len(self)} episodes in {len(self._tables)} segments>"
+        segments = len(self._tables)
+        return f"<Run {self.path}: {len(self)} episodes in {segments} segment{'s' * (segments != 1)}>"
 
 
 def open_run(path: str | PathLike[str]) -> Run:
