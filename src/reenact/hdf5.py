@@ -250,7 +250,10 @@ class _Handle:
     def __init__(self, path: Path, tried: str | None) -> None:
         said = try_all([path])[path] if tried is None else tried
         if said:
-            what = "was not closed and is damaged" if is_marked(path) else "can't be read as HDF5"
+            what = "can't be read as HDF5"
+            with contextlib.suppress(OSError):
+                if is_marked(path):
+                    what = "was not closed and is damaged"
             raise DamagedError(f"{path} {what}: {_meant(said)}")
         self.file, self.marked = _open(path)
         self.datasets: dict[str, h5py.Dataset] = {}

@@ -86,6 +86,8 @@ class Run:
                 raise DamagedError(next(iter(self.unreadable.values())))
             if self.unreadable:
                 return
+            if self.foreign and readable:
+                raise DamagedError(next(iter(self.foreign.values())))
             raise RunNotFoundError(f"no segments in {self.path}: {_nearby(self.path)}")
 
     @property
@@ -224,7 +226,7 @@ class Run:
             named = json.loads((self.folder / layout.RUN_FILE).read_text())["run"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             named = None
-        return named if named in uuids and self.path.is_dir() else Counter(uuids).most_common(1)[0][0]
+        return named if isinstance(named, str) and self.path.is_dir() else Counter(uuids).most_common(1)[0][0]
 
     def _leave_out(self, reader: SegmentReader, error: DamagedError) -> None:
         """Goes on without a segment whose tables can't be read."""
