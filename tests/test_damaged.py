@@ -447,3 +447,21 @@ def test_a_half_written_slot_leaves_the_one_before(segment: Path, mark: bool) ->
     run = reenact.open_run(segment)
     assert run.segments[0].state == ("killed" if mark else "closed")
     assert len(run) == 3
+
+
+def test_a_killed_segment_without_a_status_claims_no_last_episode(segment: Path) -> None:
+    """Where nothing tells who writes, the episode that ran is not called interrupted: it may run still."""
+    edit(segment, lambda file: file["status"].__setitem__(slice(None), np.zeros(2, file["status"].dtype)))
+    segment.write_bytes(_marked(segment.read_bytes()))
+    with pytest.warns(UserWarning, match="1 damaged episode"):
+        run = reenact.open_run(segment)
+    assert (len(run), run.live, run.segments[0].state) == (3, [], "killed")
+
+
+@pytest.mark.parametrize("name", ["segment-0.h5", "segment-00000 (1).h5", "segment-copy.h5", "segment-00001.h5"])
+def test_a_copy_in_the_folder_is_left_out(segment: Path, name: str) -> None:
+    """A second file of one segment, by whatever name, adds no episode, and opening ends."""
+    (segment.parent / name).write_bytes(GOLDEN)
+    with pytest.warns(UserWarning, match="without this segment"):
+        run = reenact.open_run(segment.parent)
+    assert [episode.address for episode in run] == ["0.0", "0.1", "0.2"]

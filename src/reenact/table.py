@@ -112,13 +112,13 @@ class Table:
         if found is not None and int(found["first_step"]) >= self._end_of_rows and not self._ends_damaged:
             if alive:
                 self.live = found
-            elif found["length"]:
+            elif found["length"] and status.writer.pid:  # else nobody knows whether it runs
                 self.interrupted = found.copy()
                 # it ended at its last commit; a damaged slot may have that of the one before
                 self.interrupted["end_time"] = max(int(found["end_time"]), status.heartbeat)
         running = self.live is not None or self.interrupted is not None
         over = status.closed or self._taken_over
-        self._lost_last = not (running or alive or over) and self.reader.lost_open()
+        self._lost_last = not (running or alive or over) and (not status.writer.pid or self.reader.lost_open())
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (
             status,
