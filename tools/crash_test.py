@@ -114,6 +114,8 @@ def kill_one(folder: Path, rng: np.random.Generator, tally: Tally, how: str, for
                     break
                 time.sleep(0.01)
         time.sleep(after)
+        if how != "os._exit" and training.poll() is not None:
+            raise RuntimeError(training.stderr.read().decode())
         if how == "os._exit":
             time.sleep(0.5)  # its own clock started later
         with contextlib.suppress(ProcessLookupError):  # all of it has ended

@@ -26,7 +26,7 @@ import numpy as np
 
 import reenact
 
-RECORD = struct.Struct("=dqii")
+RECORD = "=dqii"  # no Struct: spawn's workers get this module by value, and that can't be pickled
 """Time (s, monotonic), episode, step, what."""
 RESET, STEP, FLUSHED = range(3)
 DTYPE = np.dtype([("time", "f8"), ("episode", "i8"), ("step", "i4"), ("what", "i4")])
@@ -57,7 +57,7 @@ class Noting(gym.Wrapper[Any, Any, Any, Any]):
             threading.Thread(target=_end, args=(plan["kill"],), daemon=True).start()
 
     def _note(self, what: int) -> None:
-        os.write(self._file, RECORD.pack(time.monotonic(), self._episode, self._step, what))
+        os.write(self._file, struct.pack(RECORD, time.monotonic(), self._episode, self._step, what))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:  # noqa: ARG002  # planned
         """Begins the next episode."""
