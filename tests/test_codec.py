@@ -154,6 +154,16 @@ def test_any_action_of_any_space_comes_back_to_the_bit_and_the_type(data: st.Dat
         assert note is not None or same(found, action), (space, action, found)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(np.uint64, -1), (np.int64, 2**63 + 1)])
+def test_a_python_int_keeps_its_sign(dtype: Any, value: int) -> None:
+    """A Python int that a column could hold only as another number of the same bits comes back as it was."""
+    space = spaces.Box(0, 1, (), dtype)
+    for outer, action in ((space, value), (space, [value]), (spaces.Tuple((space,)), [value])):
+        back, (lossy,), _ = through(outer, [action])
+        assert lossy is None
+        assert same(back[0], action)
+
+
 @QUICK
 @given(st.data())
 def test_only_what_json_cant_carry_is_lossy(data: st.DataObject) -> None:

@@ -330,7 +330,12 @@ def _fits(column: Dtype, given: np.ndarray) -> bool:
     if given.dtype == column:
         return True
     with np.errstate(all="ignore"):
-        return _same_bits(given.astype(column).astype(given.dtype), given)
+        held = given.astype(column)
+        if not _same_bits(held.astype(given.dtype), given):
+            return False
+    # between signed and unsigned, -1 comes back to the bit; but a Python int's kind says nothing of its sign
+    kinds = (given.dtype.kind, column.kind)
+    return not ((kinds == ("i", "u") and (given < 0).any()) or (kinds == ("u", "i") and (held < 0).any()))
 
 
 def _wider(column: Dtype, given: np.ndarray) -> Dtype | None:
