@@ -17,7 +17,7 @@ import pytest
 import odd_envs as odd
 import reenact
 from odd_envs import LENGTH, Odd, make
-from reenact import following
+from reenact import following, folder
 from reenact.errors import RunNotFoundError, SelectionError
 from reenact.selection import Awaited, select
 from test_render import decode
@@ -198,6 +198,47 @@ def test_an_end_is_one_when_nothing_follows(tmp_path: Path, monkeypatch: pytest.
     other = reenact.Recorder(make(Odd), run=tmp_path / "run")
     training(monkeypatch, [more(other, 2, seed=2)], [last(other, 1)])
     assert [r.episode for r in reenact.replay(tmp_path / "run", "all", follow=True)] == [0, 1, 2, 3, 4]
+
+
+def test_a_script_that_still_runs_may_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the training script lives, a pause between two of its envs is no end; but it is not waited for for ever."""
+    env = reenact.Recorder(make(Odd), run=tmp_path / "run")
+    play(env, 2, seed=1)
+    env.close()
+    looks: list[int] = []
+    monkeypatch.setattr(following, "sleep", lambda _: looks.append(1))
+    for at_work, expected in ((False, 2), (True, 30)):
+        monkeypatch.setattr("reenact.folder.others_at_work", lambda _, at_work=at_work: at_work)
+        looks.clear()
+        assert [result.verdict for result in reenact.replay(tmp_path / "run", "0,1", follow=True)] == ["exact"] * 2
+        assert len(looks) == expected - 1
+
+
+def test_whose_script_is_at_work(tmp_path: Path) -> None:
+    """A script of this machine counts while it runs; the caller's own does not."""
+    env = reenact.Recorder(make(Odd), run=tmp_path / "mine")
+    play(env, 1, seed=1)
+    env.close()
+    assert not folder.others_at_work(tmp_path / "mine")
+    code = f"""
+import sys, gymnasium as gym, reenact
+env = reenact.Recorder(gym.make("CartPole-v1"), {str(tmp_path / "other")!r})
+env.reset(seed=1)
+env.step(0)
+env.close()
+print("done", flush=True)
+sys.stdin.read()
+"""
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    environ.pop("_REENACT_LAUNCH", None)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+    ) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == "done\n"
+        assert folder.others_at_work(tmp_path / "other")
+        script.communicate("")
+    assert not folder.others_at_work(tmp_path / "other")
 
 
 def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

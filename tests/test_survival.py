@@ -224,6 +224,34 @@ def test_every_moment_of_a_widening(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [result.verdict for result in reenact.verify(last)] == ["exact"]
 
 
+def test_a_disk_that_fails_in_the_middle_of_a_widening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old segment, whose place nothing has taken, keeps its episode and holds up no number."""
+    monkeypatch.setattr("reenact.segments.RETRY_S", 0.0)
+    env = Recorder(gym.make("Pendulum-v1"), tmp_path / "run", flush_seconds=1e6)
+    env.reset(seed=1)
+    for _ in range(10):
+        env.step(np.array([0.5], np.float32))
+    env.flush()
+    env.step([0.1])
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.warns(RuntimeWarning, match="No space left"):
+        patch.setattr(SegmentWriter, "commit_rows", fail)
+        env.flush()
+    with pytest.warns(RuntimeWarning, match="goes on"):
+        env.reset(seed=2)
+    env.step([0.1])
+    env.reset(seed=3)
+    env.step([0.1])
+    env.flush()
+    run = reenact.open_run(tmp_path / "run")
+    assert [(episode.length, episode.ended) for episode in run] == [(10, "interrupted"), (1, "interrupted")]
+    assert [episode.length for episode in run.live] == [1]
+    env.close()
+
+
 # ---- processes and threads
 
 

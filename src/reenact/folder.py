@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from reenact import layout
 from reenact.errors import RunError, RunExistsError
 from reenact.naming import give_name
-from reenact.process import Launch
+from reenact.process import Launch, this_launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,18 @@ def join(run: Path, launch: Launch, *, resume: bool) -> str:
     except (OSError, KeyError, TypeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error  # the file that it names is one of ours that never came to be
         raise RunError(f"can't record into {run}: {why}: give another run=") from error
+
+
+def others_at_work(run: Path) -> bool:
+    """Whether a training script that records into a folder still runs on this machine; notebooks don't count.
+
+    Nor does the caller's own launch.
+    """
+    mine = this_launch()
+    return any(
+        launch.host == mine.host and not launch.execution and not launch.in_process_of(mine) and launch.is_alive(0)
+        for launch in _launches(run)
+    )
 
 
 def _is_ours(run: Path, launch: Launch) -> bool:

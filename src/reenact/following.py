@@ -6,6 +6,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from reenact import folder
 from reenact.episode import ReplayResult
 from reenact.errors import RunNotFoundError
 from reenact.run import Run, find_runs, open_run
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from reenact.selection import Awaited
 
 POLL_S = 1.0
-"""Between two looks. A training that closes one env before it makes the next leaves no segment live for a moment:
-it has ended when two looks in a row say so."""
-_LOOKS = 2
+"""Between two looks."""
+_LOOKS, _LOOKS_AT_WORK = 2, 30
+"""A training that closes one env before it makes the next leaves no segment live for a while: it has ended when so many
+looks in a row say so, and more if its script still runs. Not until that ends: it may wait for who follows it."""
 
 
 def opened(run: Run | str | PathLike[str], waiting: Callable[[str], None]) -> Run:
@@ -68,7 +70,7 @@ def picked(run: Run, picks: Awaited, waiting: Callable[[str], None]) -> Iterator
             instances = [run.lineage(segment).first for segment in run.segment_numbers[found].tolist()]
             yield [number for _, number in sorted(zip(instances, found, strict=True))]
         ended = 0 if run.is_live else ended + 1
-        if ended == _LOOKS:
+        if ended >= (_LOOKS_AT_WORK if folder.others_at_work(run.folder) else _LOOKS):
             return
         if not told and run.is_live:
             told = True

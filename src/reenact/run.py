@@ -143,6 +143,7 @@ class Run:
         """
         changed = False
         successors: set[int] = set()
+        gone: set[int] = set()
         for number in sorted(self._tables, reverse=True):  # a successor has the higher number
             table = self._tables[number]
             gap = bool(table.reader.attributes.get("gap", 0))
@@ -151,7 +152,8 @@ class Run:
                 taken_over = not gap and (table.committed or number in successors)
                 if taken_over:
                     successors.add(predecessor.number)
-                if gap or taken_over:
+                if gap or taken_over or number in gone:
+                    gone.add(predecessor.number)
                     try:
                         changed |= predecessor.give_way(taken_over=taken_over)
                     except DamagedError as error:
