@@ -17,7 +17,7 @@ import pytest
 import odd_envs as odd
 import reenact
 from odd_envs import LENGTH, Odd, make
-from reenact import following, folder
+from reenact import folder, following
 from reenact.errors import RunNotFoundError, SelectionError
 from reenact.selection import Awaited, select
 from test_render import decode

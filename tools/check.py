@@ -29,7 +29,7 @@ LOOSE = (  # tests hand in what the annotations forbid, and look into what is ty
     *(f"--disable-error-code={code}" for code in ("arg-type", "attr-defined", "call-overload", "misc", "union-attr")),
 )
 IMPORTS = ("-c", "from importlinter.cli import lint_imports_command as main; main()", "--no-cache")
-PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile", "--cov", "--cov-report=term-missing:skip-covered")
+PYTEST = ("-m", "pytest", "-n", "2", "--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered")
 
 
 def present(folders: tuple[str, ...]) -> tuple[str, ...]:
