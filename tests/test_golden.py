@@ -1,7 +1,8 @@
 """Runs of format version 1 that were recorded once: every later version must read them, to the bit.
 
 All hold the same training (tools/make_golden.py); the checksums of all but the oldest are of all observations up to theirs.
-`packed` is a packed file of `running`, and `picked` one of its first episode alone.
+`packed` is a packed file of `running`, and `picked` one of its first episode alone. In `indexed`, and in the packed file of
+that, rows of episodes hold their index and the segment that they are of.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import reenact
 PACKED = Path(__file__).parent / "data" / "format-1"
 
 
-@pytest.fixture(name="segment", params=["segment-00000", "running", "packed"])
+@pytest.fixture(name="segment", params=["segment-00000", "running", "packed", "indexed", "indexed-packed"])
 def _segment(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "segment-00000.h5"
     path.write_bytes(gzip.decompress((PACKED / f"{request.param}.h5.gz").read_bytes()))
