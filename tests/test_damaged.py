@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
@@ -447,6 +449,32 @@ def test_a_half_written_slot_leaves_the_one_before(segment: Path, mark: bool) ->
     run = reenact.open_run(segment)
     assert run.segments[0].state == ("killed" if mark else "closed")
     assert len(run) == 3
+
+
+@pytest.mark.parametrize(("slots", "lost"), [((0,), 0), ((1,), 0), ((0, 1), 1)])
+def test_a_running_episode_whose_slots_are_damaged_is_missed(slots: tuple[int, ...], lost: int, tmp_path: Path) -> None:
+    """While a segment is written, one damaged slot may be one that is just being written; two are damage, and said."""
+    env = reenact.Recorder(gym.make("CartPole-v1"), tmp_path / "run")
+    env.reset(seed=1)
+    for _ in range(3):
+        env.step(0)
+        env.flush()
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "run", copy)  # the writer lives, and does not mend this one
+    env.close()
+    path = copy / "segment-00000.h5"
+    with h5py.File(path, "r", swmr=True, locking=False) as file:
+        offset, size = file["open"].id.get_offset(), file["open"].dtype.itemsize
+    data = bytearray(path.read_bytes())
+    for slot in slots:
+        data[offset + slot * size + 20] ^= 1
+    path.write_bytes(data)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run = reenact.open_run(copy)
+    assert run.segments[0].state == "live"
+    assert len(run.live) == 1 - lost
+    assert ["1 damaged episodes of" in str(warning.message) for warning in said] == [True] * lost
 
 
 def test_a_killed_segment_without_a_status_claims_no_last_episode(segment: Path) -> None:

@@ -291,9 +291,18 @@ class SegmentReader:
         """Whether a slot holds something, and is not sound."""
         return any(not _sound(slot) and any(slot.tobytes()) for slot in self._file.read_afresh(name)[:2])
 
-    def lost_open(self) -> bool:
-        """Whether what was said of the episode that ran is damaged; each commit says something."""
-        return self.torn(layout.OPEN) or (self._latest(layout.OPEN) is None and self.status().committed)
+    def lost_open(self, *, alive: bool) -> bool:
+        """Whether what was said of the episode that runs, or ran, is damaged; each commit says something.
+
+        Args:
+            alive: whether it is still written: then one slot may be caught half written, and never both.
+        """
+        none = self._latest(layout.OPEN) is None
+        if alive:
+            return none and all(
+                slot.any() for slot in self._file.read_afresh(layout.OPEN)[:2].view(np.uint8).reshape(2, -1)
+            )
+        return self.torn(layout.OPEN) or (none and self.status().committed)
 
     def new_rows(self) -> Iterator[tuple[int, Array]]:
         """Yields what has been committed since the last call, in slices: the first row's number, and the rows.

@@ -263,8 +263,8 @@ class Run:
         self._info = {name: _info_column(name, tables, columns)[order] for name in names}
         self._indexed = True
         damaged = sum(table.damaged for table in tables)
-        if damaged != self._damaged:
-            self._damaged = damaged
+        before, self._damaged = self._damaged, damaged
+        if damaged > before:  # fewer, once a writer has replaced a damaged slot
             warnings.warn(
                 f"reenact: {damaged} damaged episodes of {self.path} are left out; those behind them have other "
                 "numbers than before, but the same addresses",

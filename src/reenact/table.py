@@ -90,7 +90,7 @@ class Table:
 
     @property
     def damaged(self) -> int:
-        """How many episodes were left out because their CRC failed, the one that ran at a kill among them."""
+        """How many episodes were left out because their CRC failed, the one that runs or ran at a kill among them."""
         return self._damaged_rows + self._lost_last
 
     def refresh(self) -> bool:
@@ -117,8 +117,8 @@ class Table:
                 # it ended at its last commit; a damaged slot may have that of the one before
                 self.interrupted["end_time"] = max(int(found["end_time"]), status.heartbeat)
         running = self.live is not None or self.interrupted is not None
-        over = status.closed or self._taken_over
-        self._lost_last = not (running or alive or over) and (not status.writer.pid or self.reader.lost_open())
+        settled = running or status.closed or self._taken_over
+        self._lost_last = not settled and (not status.writer.pid or self.reader.lost_open(alive=alive))
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (
             status,
