@@ -457,7 +457,7 @@ def test_the_source_stands_in_the_metadata(tmp_path: Path) -> None:
     assert comment["source"]["run"] == opened.uuid
     assert (comment["address"], comment["episode"], comment["seed"]) == ("0.1", 1, None)
     assert (comment["return"], comment["length"], comment["verdict"]) == (opened.returns[1], LENGTH, "exact")
-    assert comment["source"]["fps"] == 12.5
+    assert comment["source"]["look"]["fps"] == 12.5
     assert {"gymnasium", "numpy"} <= json.loads(comment["recorded_with"]).keys()
     assert "gymnasium" in comment["replayed_with"]
 

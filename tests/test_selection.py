@@ -91,6 +91,13 @@ def test_what_names_nothing_says_what_would(text: object) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_pick_that_there_is_not_is_a_type_error() -> None:
+    """A misspelt keyword is no selection of everything."""
+    misspelt = {"wher": "return > 3"}
+    with pytest.raises(TypeError, match="no selection 'wher': expected every, best"):
+        select(Fake(5), **misspelt)
+
+
 @pytest.mark.parametrize("every", [0, -1])
 def test_every_must_be_positive(every: int) -> None:
     """`every` below 1 is refused."""

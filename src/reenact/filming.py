@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reenact.films import Film, Part
     from reenact.ladder import Climb, Ladders
     from reenact.logged import Episode
+    from reenact.look import Look
     from reenact.reexecute import Reexecution
 
 BANNER = "DIVERGED: not what happened"
@@ -35,19 +36,17 @@ class Options:
 
     Attributes:
         folder: where the videos go.
-        fps: frames a second; None: the env's `render_fps`, else 30.
+        look: what they show.
         env_name: what the user's own way to make the env is called; None: the recipe was followed.
         overwrite: whether files made from something else are replaced.
         diverged: whether a diverged replay leaves a marked video.
-        lossless: whether the pixels are the frames' to the bit.
     """
 
     folder: Path
-    fps: float | None
+    look: Look
     env_name: str | None
     overwrite: bool
     diverged: bool
-    lossless: bool
 
 
 def make(film: Film, options: Options, ladders: Ladders, tell: Tell) -> ReplayResult:
@@ -177,8 +176,7 @@ class _Take:
             if not part.first <= at < part.end:
                 continue  # a clip's verdict needs the whole episode, its video only a part
             if self._writer is None:
-                fps = self._options.fps or run.env.metadata.get("render_fps") or 30
-                encoding = video.Encoding(fps=fps, lossless=self._options.lossless)
+                encoding = self._options.look.encoding(run.env.metadata.get("render_fps") or 30)
                 self._writer = video.VideoWriter(self._options.folder, encoding)
             marked = to_the_end and at >= self._marks[address]
             self._writer.write(frame, over=video.draw_banner(frame, BANNER) if marked else None)
@@ -224,8 +222,7 @@ def _source(film: Film, options: Options, ladders: Ladders) -> dict[str, object]
     return {
         "run": film.parts[0].episode.run.uuid,
         "frames": [[part.episode.address, part.first, part.end] for part in film.parts],
-        "fps": options.fps,
-        "lossless": options.lossless,
+        "look": options.look.to_json(),
         "env": options.env_name,
         "tolerance": ladders.tolerance,
         **({"origin": ladders.forced} if ladders.forced else {}),

@@ -11,14 +11,15 @@ import warnings
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
-from reenact import diagnosis, filming, films, following, recipe, trial, usercode, video
+from reenact import diagnosis, filming, films, following, recipe, trial, usercode
 from reenact.errors import ReenactError, RenderError, SelectionError
 from reenact.ladder import Ladders
+from reenact.look import Look, Looks
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
 from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, given_of, select
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from reenact.logged import Episode
 
 RunLike = Run | str | PathLike[str]
+
+
+class Choices(Picks, Looks, total=False):
+    """The keywords of `replay` that select, and those that say what the videos show."""
 
 
 class Observer(Protocol):
@@ -119,7 +124,6 @@ def replay(  # one keyword an option of the command
     video_folder: str | PathLike[str] | None = None,
     name_prefix: str | None = None,
     follow: bool = False,
-    fps: float | None = None,
     env: str | recipe.EnvFactory | None = None,
     origin: str | None = None,
     trust: bool = False,
@@ -127,9 +131,8 @@ def replay(  # one keyword an option of the command
     tolerance: float = 0.0,
     overwrite: bool = False,
     diverged: bool = True,
-    lossless: bool = False,
     observer: Observer | None = None,
-    **picks: Unpack[Picks],
+    **choices: Unpack[Choices],
 ) -> list[ReplayResult]:
     """Turns chosen episodes of a run into videos, each compared with the log while it is made.
 
@@ -147,7 +150,6 @@ def replay(  # one keyword an option of the command
         follow: whether to wait for what is yet to come: episodes are filmed as they get their numbers, until no
             segment of the run is live any more. The run need not be there yet. No ranks, no picks that count from
             the end, and no clips.
-        fps: frames a second; None: the env's `render_fps`, else 30.
         env: "module:factory", "path/to/file.py:factory" or a callable that takes `render_mode` by keyword
             and returns the env as it stood under the recorder, for a recipe that can't be followed.
         origin: the only one to start from: "seed", "rng", "snapshot" (the episode alone, in a fresh env), "chain",
@@ -159,10 +161,9 @@ def replay(  # one keyword an option of the command
             verdict is "tolerated".
         overwrite: whether files made from something else are replaced.
         diverged: whether a diverged replay leaves a marked video.
-        lossless: whether the video's pixels are the frames' to the bit (not for browsers).
         observer: is told how the job goes.
-        picks: what else selects: `every`, `best`, `worst`, `median`, `percentile`, `last`; `where`, `ended` and
-            `marked` narrow first (see `Picks`).
+        choices: what else selects: `every`, `best`, `worst`, `median`, `percentile`, `last`; `where`, `ended` and
+            `marked` narrow first (see `Picks`). And what the videos show (see `Look`).
 
     Returns:
         One result an episode or clip, in order. What went wrong with one of them stands in it.
@@ -173,9 +174,8 @@ def replay(  # one keyword an option of the command
     if trigger is not None and episode_trigger is not None:
         raise SelectionError("trigger and episode_trigger are the same thing: give one of them")
     picked, clip = callable_trigger(trigger) or episode_trigger, callable_trigger(step_trigger)
+    picks, look = _parted(choices)
     wish = _Wish(episodes, picked, picks, clip, video_length)
-    if fps is not None:
-        video.Encoding(fps=fps)  # refuses a rate that no video can have, before any work
     if name_prefix is not None and (not name_prefix or Path(name_prefix).name != name_prefix):
         raise SelectionError(f"name_prefix must be a plain name, got {name_prefix!r}")
     awaited = wish.awaited() if follow else None
@@ -185,11 +185,10 @@ def replay(  # one keyword an option of the command
     prefix = name_prefix if name_prefix is not None else opened.name
     options = filming.Options(
         folder=Path(video_folder) if video_folder is not None else opened.folder / "videos",
-        fps=fps,
+        look=look,
         env_name=env if isinstance(env, str) else None if env is None else getattr(env, "__qualname__", repr(env)),
         overwrite=overwrite,
         diverged=diverged,
-        lossless=lossless,
     )
     batches: Iterable[list[Film]] = (
         [wish.films(opened, prefix)]
@@ -244,6 +243,17 @@ def verify(
     batches = [[films.whole(opened[number], "") for number in numbers]]
     with ladders:
         return _each(_announced(batches, watcher), watcher, one)
+
+
+def _parted(choices: Choices) -> tuple[Picks, Look]:
+    """Parts what selects from what the videos show.
+
+    Raises:
+        TypeError: a keyword is neither.
+    """
+    picks: Any = {name: value for name, value in choices.items() if name in Picks.__annotations__}
+    looks: Any = {name: value for name, value in choices.items() if name not in picks}
+    return picks, Look(**looks)
 
 
 def _ladders(

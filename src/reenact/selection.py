@@ -119,7 +119,13 @@ def select(
 
 
 def given_of(picks: Picks) -> set[str]:
-    """Returns the names of the picks that are given; 0 is."""
+    """Returns the names of the picks that are given; 0 is.
+
+    Raises:
+        TypeError: there is no such pick.
+    """
+    for name in picks.keys() - Picks.__annotations__.keys():
+        raise TypeError(f"no selection {name!r}: expected {', '.join(Picks.__annotations__)}")
     return {name for name, value in picks.items() if value is not None and value is not False}
 
 
