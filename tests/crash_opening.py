@@ -114,7 +114,7 @@ def flaws(folder: Path, truth: dict[tuple[str, int], Witnessed], place: int, see
         except Exception as error:  # noqa: BLE001  # as above
             found = [f"unreadable: {type(error).__name__}: {error}"]
         finally:
-            for table in run._tables.values():  # noqa: SLF001  # HDF5 must let go of it, or it keeps what it saw
+            for table in run.tables:  # HDF5 must let go of it, or it keeps what it saw
                 table.reader.close()
     texts = [str(warning.message) for warning in said]
     found += [f"unreadable: {text}" for text in texts if "without this segment" in text]
@@ -128,8 +128,7 @@ def _compare(
     rng: np.random.Generator,
 ) -> Iterator[str]:
     owners: dict[int, tuple[str, int]] = {}
-    for segment in run.segments:
-        table = run._tables[segment.number]  # noqa: SLF001  # whose process wrote it stands there alone
+    for segment, table in zip(run.segments, run.tables, strict=True):
         owners[segment.number] = (segment.role, table.status.writer.pid)
         if owners[segment.number] not in truth:
             yield f"wrong: segment {segment.number} is of {owners[segment.number]}, who recorded nothing"

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 import bare
 import reenact
 from reenact import layout
-from reenact.reader import Status, sound_rows
+from reenact.checksums import sound_rows
+from reenact.slots import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from reenact.reexecute import reset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from reenact.acts import Act
     from reenact.episode import Origin
     from reenact.lineage import Lineage
-    from reenact.reader import Act
     from reenact.stage import Stage
 
 Env = gym.Env[Any, Any]

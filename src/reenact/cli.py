@@ -324,7 +324,8 @@ def replay_main() -> None:
 
 
 def _run(path: Path | None) -> Run:
-    from reenact.run import find_runs, open_run
+    from reenact.finding import find_runs
+    from reenact.run import open_run
 
     if path is not None:
         return open_run(path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reenact import layout
+from reenact.acts import steps_end
 from reenact.errors import DamagedError, RunError
 from reenact.inspection import length_of, rows_of
 from reenact.layout import Kept
@@ -174,7 +175,7 @@ class _Copying:
     def _slots(self) -> None:
         """The copy's writer has closed it, and no episode runs."""
         self._archive.add_table(self._name(layout.OPEN), np.zeros(2, layout.open_row(self._reader.row_dtype)))
-        self._archive.add_table(self._name(layout.STATUS), self._reader.closed_status())
+        self._archive.add_table(self._name(layout.STATUS), self._reader.slots.closed_status())
 
     # ---- what to copy
 
@@ -192,7 +193,7 @@ class _Copying:
             return self._reader.count(layout.REWARD)
         if self._rows < length_of(self._table):
             return int(last[0]["first_step"]) + int(last[0]["n_actions"])
-        return self._reader.steps_end(last[0])
+        return steps_end(self._reader, last[0])
 
     def _kept_rows(self) -> Iterator[tuple[Array, Array, Array]]:
         """Yields the rows in slices, which of them are sound, and which are copied with all that they refer to."""
@@ -226,7 +227,7 @@ class _Copying:
     def _kinds_end(self) -> int:
         """Returns how many kinds there are before those that a full disk left unwritten, which are zeros."""
         end = self._reader.count(layout.KINDS)
-        while end and not self._reader.finished():
+        while end and not self._reader.slots.finished():
             first = max(0, end - _ROWS)
             written = np.flatnonzero(self._reader.read_or_zeros(layout.KINDS, first, end - first)["kind"]["length"])
             if len(written):

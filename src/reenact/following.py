@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from reenact import folder
 from reenact.episode import ReplayResult
 from reenact.errors import RunNotFoundError
-from reenact.run import Run, find_runs, open_run
+from reenact.finding import find_runs
+from reenact.run import Run, open_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

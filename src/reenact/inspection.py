@@ -139,10 +139,10 @@ def _check(reader: SegmentReader, rows: Array) -> None:
     if len(stepped):
         last = stepped[-1]
         end = int(last["first_step"]) + int(last["n_actions"])
-        for _, _, kind in reader.kind_runs(int(stepped[0]["kind"]), int(stepped[0]["first_step"]), end):
+        for _, _, kind in reader.action_columns.kind_runs(int(stepped[0]["kind"]), int(stepped[0]["first_step"]), end):
             if not kind:
                 raise DamagedError(f"{reader.path}: the kinds of its actions are missing")
-    reader.states_of(rows)
+    reader.states.of_all(rows)
     for row in rows[(rows["details"]["length"] > 0) | (rows["label"]["length"] > 0)]:
         reader.details(row)
         reader.label(row)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from reenact.acts import acts, last_with
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from reenact.reader import Act, SegmentReader
+    from reenact.acts import Act
+    from reenact.reader import SegmentReader
 
 
 class Lineage:
@@ -55,14 +58,14 @@ class Lineage:
             before = self._before[number]
             start, stop = max(first - before, 0), min(end - before, rows)
             if start < stop:
-                yield from reader.acts(start, stop, space)
+                yield from acts(reader, start, stop, space)
 
     def nearest(self, name: str, before: int) -> int | None:
         """Returns the last reset before one that has an origin of that name ("seed" or "snapshot"), or None."""
         for number, reader, rows in reversed(self._segments):
             end = min(before - self._before[number], rows)
             if end > 0:
-                found = reader.last_with(name, end)
+                found = last_with(reader, name, end)
                 if found is not None:
                     return self._before[number] + found
         return None

@@ -8,7 +8,8 @@ import numpy as np
 
 from reenact.episode import finite
 from reenact.errors import DamagedError
-from reenact.run import Run, find_runs, open_run
+from reenact.finding import find_runs
+from reenact.run import Run, open_run
 from reenact.selection import Episodes, Picks, Trigger, callable_trigger, select
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from reenact import layout, origin
+from reenact.acts import options_of
 from reenact.episode import EndedName, EpisodeData, Origin, RaisedError
 from reenact.errors import DamagedError
 from reenact.ladder import Ladders
 from reenact.layout import Ended
-from reenact.reader import options_of
 from reenact.stage import Stage
 from reenact.trial import frames
 
@@ -177,7 +177,7 @@ class Episode:
     def origins(self) -> tuple[Origin, ...]:
         """What it can be started again from, the best first; () if it needs a chain."""
         try:
-            return origin.read(self.seed, self._reader.states(self._row))
+            return origin.read(self.seed, self._reader.states.of(self._row))
         except ValueError as error:
             if isinstance(error, DamagedError):
                 raise

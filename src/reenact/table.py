@@ -83,7 +83,7 @@ class Table:
         self._next_index = self._end_of_rows = 0
         self._finished = False
         self._succeeded = self._taken_over = False
-        self.status = reader.status()
+        self.status = reader.slots.status()
         self.alive = self.status.live
         self.interrupted: np.void | None = None
         self.live: np.void | None = None
@@ -99,14 +99,14 @@ class Table:
             return False
         # Both before the rows: what is read later is at least as new, so a segment that is finished (or whose
         # writer is dead) now gives all its rows below.
-        finished, status = self.reader.finished(), self.reader.status()
+        finished, status = self.reader.slots.finished(), self.reader.slots.status()
         alive = status.live and not self._succeeded
         if not alive:  # it may have committed once more before it died: what it says now is its last word
-            status = self.reader.status()
+            status = self.reader.slots.status()
         before = (self.status, self.alive, None if self.interrupted is None else self.interrupted.tobytes())
         fresh = self._take_rows()
         self.live = self.interrupted = None
-        found = None if status.closed or self._taken_over else self.reader.open_episode()
+        found = None if status.closed or self._taken_over else self.reader.slots.open_episode()
         # A slot older than the rows speaks of an episode that is among them; a damaged last row can't tell whether
         # it is.
         if found is not None and int(found["first_step"]) >= self._end_of_rows and not self._ends_damaged:
@@ -118,7 +118,7 @@ class Table:
                 self.interrupted["end_time"] = max(int(found["end_time"]), status.heartbeat)
         running = self.live is not None or self.interrupted is not None
         settled = running or status.closed or self._taken_over
-        self._lost_last = not settled and (not status.writer.pid or self.reader.lost_open(alive=alive))
+        self._lost_last = not settled and (not status.writer.pid or self.reader.slots.lost_open(alive=alive))
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (
             status,

@@ -1,0 +1,157 @@
+"""A run's episodes as columns: NumPy arrays with one entry an episode, in the order of their numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reenact import layout
+from reenact.layout import Kept
+from reenact.logged import ENDED_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reenact.numbering import Numbering
+
+Array = np.ndarray[Any, Any]
+
+
+class Columns:
+    """The columns of a run."""
+
+    _numbering: Numbering
+
+    def _ordered(self, name: str) -> Array:
+        return self._numbering.column(name)
+
+    @property
+    def returns(self) -> Array:
+        """float64."""
+        return self._ordered("return")
+
+    @property
+    def lengths(self) -> Array:
+        """Env steps, int64."""
+        return self._ordered("length").astype(np.int64)
+
+    @property
+    def elapsed(self) -> Array:
+        """Seconds, float64."""
+        return self._ordered("elapsed")
+
+    @property
+    def seeds(self) -> np.ma.MaskedArray[Any, Any]:
+        """int64, masked where reset had none (or one beyond int64: see `Episode.seed`)."""
+        seeds = self._ordered("seed")
+        return np.ma.masked_array(seeds, mask=seeds == layout.NO_SEED)
+
+    @property
+    def ended(self) -> Array:
+        """Text: terminated, truncated, interrupted or errored."""
+        names = np.array([ENDED_NAMES[value] for value in sorted(ENDED_NAMES)])
+        found: Array = names[np.clip(self._ordered("ended"), 0, len(names) - 1)]
+        return found
+
+    @property
+    def started(self) -> Array:
+        """When reset returned, datetime64[ns], UTC."""
+        ns = self._ordered("end_time") - np.rint(self.elapsed * 1e9).astype(np.int64)
+        return ns.astype("datetime64[ns]")
+
+    @property
+    def first_steps(self) -> Array:
+        """Env steps in the run before each episode, int64."""
+        lengths = self.lengths
+        return np.cumsum(lengths) - lengths
+
+    @property
+    def segment_numbers(self) -> Array:
+        """The segment that holds each, int64."""
+        return self._numbering.segments
+
+    @property
+    def segment_indices(self) -> Array:
+        """Each one's index in its segment, int64."""
+        return self._ordered("index")
+
+    @property
+    def lanes(self) -> Array:
+        """The sub-env of a vector env that each is of, int64; -1: none."""
+        return self._ordered("lane").astype(np.int64)
+
+    @property
+    def labels(self) -> Array:
+        """What each was marked with, text; "" where it was not."""
+        return self._ordered("label")
+
+    @property
+    def roles(self) -> Array:
+        """What each is for, text: its segment's role."""
+        named = {table.number: str(table.reader.attributes.get("role", "")) for table in self._numbering.tables}
+        found = np.full(len(self), "", object)
+        for number in np.unique(self.segment_numbers).tolist():
+            found[self.segment_numbers == number] = named[number]
+        return found
+
+    def table(self) -> dict[str, Array]:
+        """Returns the columns that `where` conditions name, one entry an episode."""
+        return {
+            "episode": np.arange(len(self)),
+            "return": self.returns,
+            "length": self.lengths,
+            "elapsed": self.elapsed,
+            "seed": self.seeds,
+            "ended": self.ended.astype(object),
+            "segment": self.segment_numbers,
+            "lane": self.lanes,
+            "role": self.roles,
+            "label": self.labels,
+            "start": self.started,
+            **self._numbering.info,
+        }
+
+    @property
+    def segment_rows(self) -> Array:
+        """Each one's row in its segment's table, int64; -1: it ran when the writer was killed, and has none."""
+        return self._ordered("row")
+
+    @property
+    def kept(self) -> Array:
+        """Whether each one's steps are there, bool: all are, but in a file packed with fewer, or repaired."""
+        codes = self._ordered("kept")
+        found: Array = (codes == Kept.PICKED) | (codes == Kept.NEEDED)
+        return found
+
+    def usual(self, trigger: Callable[[int], bool] | None) -> Callable[[int], bool] | None:
+        """Returns which episodes are meant where none is named: those that a file was packed for, else as given."""
+        codes = self._ordered("kept")
+        if not np.isin(codes, (Kept.LEFT, Kept.NEEDED)).any():
+            return trigger
+        meant = set(np.flatnonzero(np.isin(codes, (Kept.PICKED, Kept.LOST))).tolist())
+        return meant.__contains__
+
+    @property
+    def info_keywords(self) -> tuple[str, ...]:
+        """The names that `info` knows; `run.is_success` is short for `run.info("is_success")`."""
+        return tuple(self._numbering.info)
+
+    def info(self, name: str) -> Array:
+        """Returns the value of an info keyword for each episode, float64; NaN where there is none.
+
+        Raises:
+            KeyError: it was not recorded.
+        """
+        return self._numbering.info[name]
+
+    def __getattr__(self, name: str) -> Array:
+        numbering = self.__dict__.get("_numbering")
+        info = {} if numbering is None else numbering.info
+        if name in info:
+            found: Array = info[name]
+            return found
+        raise AttributeError(f"a run has no {name!r}; its info keywords are {sorted(info) or 'none'}")
+
+    def __len__(self) -> int:
+        return len(self._numbering.order)

@@ -1,0 +1,123 @@
+"""What a segment says beside its tables: who writes it, and which episode runs; each in two alternating slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reenact import layout
+from reenact.checksums import is_sound
+from reenact.process import Process
+
+if TYPE_CHECKING:
+    from reenact.hdf5 import Hdf5File
+    from reenact.header import Header
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Who writes the segment, and until when.
+
+    Attributes:
+        writer: the process.
+        heartbeat: ns since 1970 of the last commit.
+        closed: whether it was closed cleanly.
+        committed: whether anything has been committed since it was made.
+    """
+
+    writer: Process
+    heartbeat: int
+    closed: bool
+    committed: bool
+
+    @property
+    def live(self) -> bool:
+        """Whether more may come."""
+        return not self.closed and self.writer.is_alive(self.heartbeat)
+
+
+class Slots:
+    """The slots of one segment, read anew at each call."""
+
+    def __init__(self, file: Hdf5File, header: Header) -> None:
+        self._file, self._header = file, header
+
+    def status(self) -> Status:
+        """Reads who writes it and until when; a writer that can't be read counts as dead.
+
+        A kill leaves the writer's mark: a damaged slot in a file without one was damaged after it was closed.
+        """
+        slot = self._latest(layout.STATUS)
+        closed = (slot is None or self.torn(layout.STATUS)) and not self._file.marked()
+        if slot is None:
+            return Status(Process("", 0, "", 0), 0, closed=closed, committed=False)
+        host, boot = (
+            bytes(slot["host"]).decode("utf-8", "replace"),
+            bytes(slot["boot"]).decode("utf-8", "replace"),
+        )
+        writer = Process(host, int(slot["pid"]), boot, int(slot["started"]))
+        committed = int(slot["sequence"]) > 0
+        return Status(writer, int(slot["heartbeat"]), closed or bool(slot["closed"]), committed)
+
+    def finished(self) -> bool:
+        """Whether nothing can come any more: the writer said so, and HDF5 has brought all of it to the disk.
+
+        What a commit writes becomes visible in any order, so `closed` alone may be seen before its last rows.
+        """
+        return not self._file.marked() and self.status().closed
+
+    def closed_status(self) -> Array:
+        """Returns the two slots of `status` as if the writer had closed the segment at its last commit."""
+        slot = self._latest(layout.STATUS)
+        slots = np.zeros(2, layout.STATUS_ROW)
+        if slot is not None:
+            slots[0] = slot
+        slots[0]["sequence"], slots[0]["closed"] = 2, 1
+        layout.seal(slots[0])
+        return slots
+
+    def open_episode(self) -> np.void | None:
+        """Reads the row of the episode that runs, or ran when the writer was killed."""
+        slot = self._latest(layout.OPEN)
+        if slot is None or not slot["used"]:
+            return None
+        row: np.void = slot["row"]
+        return row if self._header.sound(np.array([row]))[0] else None
+
+    def begun(self) -> list[int]:
+        """Reads the first step of each slot's episode.
+
+        It runs, or ran when the writer was killed or went on in a segment with wider columns.
+        """
+        slots = [slot["row"] for slot in self._file.read_afresh(layout.OPEN)[:2] if is_sound(slot) and slot["used"]]
+        return [int(row["first_step"]) for row in slots if is_sound(row)]
+
+    def lost_open(self, *, alive: bool) -> bool:
+        """Whether what was said of the episode that runs, or ran, is damaged; each commit says something.
+
+        Args:
+            alive: whether it is still written: then one slot may be caught half written, and never both.
+        """
+        none = self._latest(layout.OPEN) is None
+        if alive:
+            return none and all(
+                slot.any() for slot in self._file.read_afresh(layout.OPEN)[:2].view(np.uint8).reshape(2, -1)
+            )
+        return self.torn(layout.OPEN) or (none and self.status().committed)
+
+    def _latest(self, name: str) -> np.void | None:
+        """Returns the slot that was written last; None if none is sound.
+
+        The writer never touches the slot before: where a reader catches the later one half written, or a
+        kill left it so, its CRC fails, and the earlier one stands.
+        """
+        sound = [slot for slot in self._file.read_afresh(name)[:2] if is_sound(slot)]
+        return max(sound, key=lambda slot: int(slot["sequence"]), default=None)
+
+    def torn(self, name: str) -> bool:
+        """Whether a slot holds something, and is not sound."""
+        return any(not is_sound(slot) and any(slot.tobytes()) for slot in self._file.read_afresh(name)[:2])
