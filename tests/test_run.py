@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,9 @@ import pytest
 from gymnasium import spaces
 
 import reenact
+from bare import only
+from reenact import reader
+from reenact.process import Process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +133,58 @@ def _bare(path: Path) -> list[tuple[int, int, Any]]:
             rows = [row for row in file["episodes"][:] if row["ended"] != 0]
         found += [(int(row["end_time"]), number, index, row) for index, row in enumerate(rows)]
     return [(segment, index, row) for _, segment, index, row in sorted(found, key=lambda entry: entry[:3])]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_read_in_pieces_is_what_the_file_holds(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns that grow with each poll, a few rows at a time, are those of the file, with labels, and without resets
+    that no step followed; one that ran at a kill is the last.
+    """
+    monkeypatch.setattr(reader, "_SLICE", 3)
+    env = recorder(tmp_path / "toy", info_keywords=("score",))
+    env.reset()
+    env.flush()
+    run = reenact.open_run(tmp_path / "toy")
+    assert (len(run), run.labels.tolist()) == (0, [])
+    for at in range(40):
+        if at % 7 == 0:
+            env.reset()  # no step follows
+        env.reset(options={"length": at % 5 + 2})
+        for _ in range(at % 5 + 2 - (at % 11 == 0)):
+            env.step(0)
+        if at % 6 == 0:
+            env.mark(f"number {at}")
+        if at % 3 == 0:
+            env.flush()
+            before = run.returns
+            run.refresh()
+            assert run.returns[: len(before)].tolist() == before.tolist()
+    env.reset()
+    env.step(1)
+    env.flush()
+    rows = only(tmp_path / "toy").rows
+    rows = rows[rows["ended"] != 0]
+    expected = {
+        "returns": rows["return"].tolist(),
+        "lengths": rows["length"].tolist(),
+        "segment_indices": rows["index"].tolist(),
+        "score": rows["info"][:, 0].tolist(),
+        "labels": [f"number {at}" if at % 6 == 0 else "" for at in range(40)],
+    }
+    if killed:
+        monkeypatch.setattr(Process, "is_alive", lambda *_: False)
+        last = {"returns": 1.0, "lengths": 1, "segment_indices": 40, "score": math.nan, "labels": ""}
+        expected = {name: [*column, last[name]] for name, column in expected.items()}
+    for opened in (run, reenact.open_run(tmp_path / "toy")):
+        opened.refresh()
+        for name, column in expected.items():
+            np.testing.assert_array_equal(getattr(opened, name), column)
+        opened.returns[:] = 0  # what is given out is the caller's own
+        assert opened.returns.tolist() == expected["returns"]
+        assert opened[-1].length == opened.lengths[-1]
+    env.close()
 
 
 def test_columns_are_what_the_file_holds(path: Path, bare: list[tuple[int, int, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from reenact.layout import Kept
 from reenact.logged import ENDED_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from reenact.numbering import Numbering
 
@@ -50,8 +52,11 @@ class Columns:
     @property
     def ended(self) -> Array:
         """Text: terminated, truncated, interrupted or errored."""
-        names = np.array([ENDED_NAMES[value] for value in sorted(ENDED_NAMES)])
-        found: Array = names[np.clip(self._ordered("ended"), 0, len(names) - 1)]
+        return self._ended(str)
+
+    def _ended(self, dtype: type) -> Array:
+        names: Array = np.array([ENDED_NAMES[value] for value in sorted(ENDED_NAMES)], dtype)
+        found: Array = names[np.minimum(self._ordered("ended"), len(names) - 1)]
         return found
 
     @property
@@ -84,33 +89,32 @@ class Columns:
     @property
     def labels(self) -> Array:
         """What each was marked with, text; "" where it was not."""
-        return self._ordered("label")
+        return self._numbering.labels
 
     @property
     def roles(self) -> Array:
         """What each is for, text: its segment's role."""
-        named = {table.number: str(table.reader.attributes.get("role", "")) for table in self._numbering.tables}
-        found = np.full(len(self), "", object)
-        for number in np.unique(self.segment_numbers).tolist():
-            found[self.segment_numbers == number] = named[number]
-        return found
+        named = [str(table.reader.attributes.get("role", "")) for table in self._numbering.tables]
+        return self._numbering.by_segment(np.array(named, object))
 
-    def table(self) -> dict[str, Array]:
-        """Returns the columns that `where` conditions name, one entry an episode."""
-        return {
-            "episode": np.arange(len(self)),
-            "return": self.returns,
-            "length": self.lengths,
-            "elapsed": self.elapsed,
-            "seed": self.seeds,
-            "ended": self.ended.astype(object),
-            "segment": self.segment_numbers,
-            "lane": self.lanes,
-            "role": self.roles,
-            "label": self.labels,
-            "start": self.started,
-            **self._numbering.info,
-        }
+    def table(self) -> Mapping[str, Array]:
+        """Returns the columns that `where` conditions name, one entry an episode, each made when it is asked for."""
+        return _Lazy(
+            {
+                "episode": lambda: np.arange(len(self)),
+                "return": lambda: self.returns,
+                "length": lambda: self.lengths,
+                "elapsed": lambda: self.elapsed,
+                "seed": lambda: self.seeds,
+                "ended": lambda: self._ended(object),
+                "segment": lambda: self.segment_numbers,
+                "lane": lambda: self.lanes,
+                "role": lambda: self.roles,
+                "label": lambda: self.labels,
+                "start": lambda: self.started,
+                **{name: partial(self.info, name) for name in self.info_keywords},
+            }
+        )
 
     @property
     def segment_rows(self) -> Array:
@@ -120,13 +124,13 @@ class Columns:
     @property
     def kept(self) -> Array:
         """Whether each one's steps are there, bool: all are, but in a file packed with fewer, or repaired."""
-        codes = self._ordered("kept")
+        codes = self._numbering.kept
         found: Array = (codes == Kept.PICKED) | (codes == Kept.NEEDED)
         return found
 
     def usual(self, trigger: Callable[[int], bool] | None) -> Callable[[int], bool] | None:
         """Returns which episodes are meant where none is named: those that a file was packed for, else as given."""
-        codes = self._ordered("kept")
+        codes = self._numbering.kept
         if not np.isin(codes, (Kept.LEFT, Kept.NEEDED)).any():
             return trigger
         meant = set(np.flatnonzero(np.isin(codes, (Kept.PICKED, Kept.LOST))).tolist())
@@ -135,7 +139,7 @@ class Columns:
     @property
     def info_keywords(self) -> tuple[str, ...]:
         """The names that `info` knows; `run.is_success` is short for `run.info("is_success")`."""
-        return tuple(self._numbering.info)
+        return self._numbering.info_keywords
 
     def info(self, name: str) -> Array:
         """Returns the value of an info keyword for each episode, float64; NaN where there is none.
@@ -143,15 +147,30 @@ class Columns:
         Raises:
             KeyError: it was not recorded.
         """
-        return self._numbering.info[name]
+        return self._numbering.info(name)
 
     def __getattr__(self, name: str) -> Array:
         numbering = self.__dict__.get("_numbering")
-        info = {} if numbering is None else numbering.info
-        if name in info:
-            found: Array = info[name]
-            return found
-        raise AttributeError(f"a run has no {name!r}; its info keywords are {sorted(info) or 'none'}")
+        keywords = () if numbering is None else numbering.info_keywords
+        if name in keywords:
+            return self.info(name)
+        raise AttributeError(f"a run has no {name!r}; its info keywords are {sorted(keywords) or 'none'}")
 
     def __len__(self) -> int:
         return len(self._numbering.order)
+
+
+class _Lazy(Mapping[str, Array]):
+    """Columns by name: few of those of a long run are asked for."""
+
+    def __init__(self, makers: dict[str, Callable[[], Array]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Array:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)

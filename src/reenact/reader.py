@@ -45,6 +45,7 @@ class SegmentReader:
         states: what resets can be started again from.
         action_columns: puts actions together.
         rows_seen: how many rows of `episodes` `new_rows` has given.
+        rows_ahead: how many more it is about to give.
 
     Raises:
         DamagedError: it isn't there, is no segment, or can't be read.
@@ -55,7 +56,7 @@ class SegmentReader:
             raise DamagedError(f"{path} is no file that can be read")
         self.path, self.group, self._why_left = path, group, why_left
         self._file = Hdf5File(path, group, tried=tried)
-        self.rows_seen = 0
+        self.rows_seen = self.rows_ahead = 0
         try:
             self.header = header = read_header(self._file, group)
             self.number, self.attributes, self.partial = header.number, header.attributes, header.partial
@@ -111,6 +112,7 @@ class SegmentReader:
             first = self.rows_seen
             rows = self.table_rows(first, min(end - first, _SLICE))
             self.rows_seen += len(rows)
+            self.rows_ahead = end - self.rows_seen
             yield first, rows
 
     def table_rows(self, first: int, count: int) -> Array:

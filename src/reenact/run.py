@@ -152,8 +152,7 @@ class Run(Columns):
         return self._episode(int(self._numbering.order[number]), number)
 
     def _episode(self, at: int, number: int | None) -> Episode:
-        segment, row, index = self._numbering.place(at)
-        table = self._members.tables[segment]
+        table, row, index = self._numbering.place(at)
         return Episode(self, table, table.row(row), at=row, number=number, index=index)
 
     def _at_address(self, address: str) -> Episode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import index
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -38,7 +38,7 @@ class Numbered(Protocol):
     def number_of(self, address: str) -> int:
         """The number of the episode of that address."""
 
-    def table(self) -> dict[str, Array]:
+    def table(self) -> Mapping[str, Array]:
         """The columns that a condition may name, one entry an episode."""
 
 
@@ -101,7 +101,7 @@ def select(
     ranked = [name for name in _RANKED if name in given_of(picks)]
     if episodes is None and every is None and trigger is None and not ranked:
         if remain is not None:
-            return sorted(remain)
+            return np.flatnonzero(remain).tolist()
         return [number for number in range(count) if default is None or default(number)]
     picked: set[int] = set()
     if episodes is not None:
@@ -112,7 +112,7 @@ def select(
     if trigger is not None:
         picked.update(number for number in range(count) if trigger(number))
     if remain is not None:
-        picked &= remain
+        picked = {number for number in picked if remain[number]}
     if ranked:
         picked.update(_rank(run, remain, picks, ranked[0]))
     return sorted(picked)
@@ -129,8 +129,8 @@ def given_of(picks: Picks) -> set[str]:
     return {name for name, value in picks.items() if value is not None and value is not False}
 
 
-def _filter(run: Numbered, picks: Picks, first: int) -> set[int] | None:
-    """Returns what the filters leave, from a number on; None: there is no filter."""
+def _filter(run: Numbered, picks: Picks, first: int) -> Array | None:
+    """Returns which episodes the filters leave, from a number on, bool; None: there is no filter."""
     condition, ended, marked = picks.get("where"), picks.get("ended"), picks.get("marked", False)
     if condition is None and ended is None and not marked:
         return None
@@ -143,37 +143,37 @@ def _filter(run: Numbered, picks: Picks, first: int) -> set[int] | None:
         for name in names:
             if name not in ENDINGS:
                 raise SelectionError(f"ended: {name!r}: expected {', '.join(ENDINGS)}")
-        keep &= np.isin(table["ended"].astype(str), names)
+        keep &= np.isin(table["ended"], names)
     if marked:
         keep &= table["label"] != ""
-    return set((first + np.flatnonzero(keep)).tolist())
+    return keep
 
 
-def _rank(run: Numbered, remain: set[int] | None, picks: Picks, first: str) -> Iterator[int]:
+def _rank(run: Numbered, remain: Array | None, picks: Picks, first: str) -> Iterator[int]:
     """Yields what is picked by rank, among the episodes that came to an end of their own."""
     table = run.table()
-    eligible = np.ones(len(run), np.bool_)
-    if remain is not None:
-        eligible = np.isin(np.arange(len(run)), list(remain))
+    eligible = np.ones(len(run), np.bool_) if remain is None else remain
     if picks.get("ended") is None:
-        finished = np.isin(table["ended"].astype(str), _FINISHED)
+        ended = table["ended"]
+        finished = np.isin(ended, _FINISHED)
         if eligible.any() and not (eligible & finished).any():
-            raise SelectionError(_none_finished(first, table["ended"][eligible].astype(str)))
-        eligible &= finished
+            raise SelectionError(_none_finished(first, ended[eligible].astype(str)))
+        eligible = eligible & finished
     numbers = np.flatnonzero(eligible)
     if (last := picks.get("last")) is not None:
         yield from numbers[-_at_least_one("last", last) :].tolist()
     returns = table["return"][numbers]
     there = ~np.isnan(returns)
     numbers, returns = numbers[there], returns[there]
-    rising = numbers[np.lexsort((numbers, returns))].tolist()
+    # stable: of equal returns the lower number comes first
     if (best := picks.get("best")) is not None:
-        yield from numbers[np.lexsort((numbers, -returns))][: _at_least_one("best", best)].tolist()
+        yield from numbers[np.argsort(-returns, kind="stable")[: _at_least_one("best", best)]].tolist()
+    rising = numbers[np.argsort(returns, kind="stable")]
     if (worst := picks.get("worst")) is not None:
-        yield from rising[: _at_least_one("worst", worst)]
+        yield from rising[: _at_least_one("worst", worst)].tolist()
     shares = [*([50.0] if picks.get("median") else []), *_percentiles(picks.get("percentile"))]
-    if rising:
-        yield from (rising[max(0, math.ceil(share / 100 * len(rising)) - 1)] for share in shares)
+    if len(rising):
+        yield from (int(rising[max(0, math.ceil(share / 100 * len(rising)) - 1)]) for share in shares)
 
 
 def _none_finished(name: str, ended: Array) -> str:
@@ -265,7 +265,7 @@ class Awaited:
         if self._trigger is not None:
             found.update(number for number in fresh if self._trigger(number))
         remain = _filter(run, self._picks, fresh.start)
-        return sorted(found if remain is None else found & remain)
+        return sorted(found if remain is None else {number for number in found if remain[number - fresh.start]})
 
     @property
     def missing(self) -> list[int | str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +23,8 @@ FIELDS: dict[str, str] = {
     "elapsed": "f8",
     "end_time": "i8",
     "lane": "i4",
-    "first_step": "u8",
-    "n_actions": "u4",
 }
-"""The columns kept, as in `episodes`; beside them `row` (there; -1: the open one), `index`, `kept`, `label`, `info`."""
+"""The columns kept, as in `episodes`."""
 
 
 def indices(rows: Array, sound: Array, before: int) -> tuple[Array, Array, int]:
@@ -39,6 +38,9 @@ def indices(rows: Array, sound: Array, before: int) -> tuple[Array, Array, int]:
         sound: which of them are sound.
         before: the index that the first one has, if it is an episode's.
     """
+    if "index" in rows.dtype.names and len(rows) and sound.all():
+        numbered = rows["ended"] != Ended.NOTHING
+        return numbered, rows["index"].astype(np.int64), int(rows["index"][-1]) + int(numbered[-1])
     numbered = _numbered(rows, sound)
     count = np.cumsum(numbered)
     start = np.full(len(rows), before, np.int64)
@@ -77,9 +79,13 @@ class Table:
         self.number, self.reader = reader.number, reader
         self._damaged_rows, self._ends_damaged, self._lost_last = 0, False, False
         self._columns = {name: np.zeros(0, dtype) for name, dtype in FIELDS.items()}
-        self._columns |= {"row": np.zeros(0, np.int64), "index": np.zeros(0, np.int64), "label": np.zeros(0, object)}
-        self._columns["kept"] = np.zeros(0, np.uint8)
-        self._columns["info"] = np.zeros((0, len(reader.info_keywords)))
+        self._columns |= {"row": np.zeros(0, np.int64), "index": np.zeros(0, np.int64)}
+        if reader.partial:
+            self._columns["kept"] = np.zeros(0, np.uint8)
+        if reader.info_keywords:
+            self._columns["info"] = np.zeros((0, len(reader.info_keywords)))
+        self._labels: dict[int, str] = {}
+        self._count = 0
         self._next_index = self._end_of_rows = 0
         self._finished = False
         self._succeeded = self._taken_over = False
@@ -144,49 +150,68 @@ class Table:
         return self.refresh()
 
     def _take_rows(self) -> bool:
-        parts: list[dict[str, Array]] = []
+        """Takes in the rows that are new; returns whether there are any."""
+        before = self.reader.rows_seen
         for first, rows in self.reader.new_rows():
             sound, kept = self.reader.sound(rows), self.reader.kept(first, len(rows))
             self._damaged_rows += int((~sound & (kept != Kept.LOST)).sum())
             numbered, index, self._next_index = indices(rows, sound, self._next_index)
-            keep = sound & numbered
-            part = {name: np.ascontiguousarray(rows[name][keep]) for name in FIELDS}
-            part["row"], part["index"] = first + np.flatnonzero(keep), index[keep]
-            part["kept"] = kept[keep]
-            part["label"] = self._labels(rows[keep])
-            part["info"] = rows["info"][keep] if self.reader.info_keywords else np.zeros((int(keep.sum()), 0))
-            parts.append(part)
+            keep = np.flatnonzero(sound & numbered)
+            # nearly always all of them, which are copied at a fraction of the price
+            those: Array | slice = keep if len(keep) < len(rows) else slice(None)
+            at, end = self._count, self._count + len(keep)
+            self._make_room(end + self.reader.rows_ahead)
+            for name, column in self._columns.items():
+                if name in rows.dtype.names:
+                    column[at:end] = rows[name][those]
+            self._columns["row"][at:end] = first + keep
+            self._columns["index"][at:end] = index[those]
+            if "kept" in self._columns:
+                self._columns["kept"][at:end] = kept[those]
+            self._take_labels(rows, keep)
+            self._count = end
             self._ends_damaged = not sound[-1]
-            last = rows[sound][-1:]
+            last = np.flatnonzero(sound)[-1:]
             if len(last):
-                self._end_of_rows = int(last[0]["first_step"]) + int(last[0]["n_actions"])
-        if parts:
-            self._columns = {
-                name: np.concatenate([column, *(part[name] for part in parts)])
-                for name, column in self._columns.items()
-            }
-        return bool(parts)
+                row = rows[last[0]]
+                self._end_of_rows = int(row["first_step"]) + int(row["n_actions"])
+        return self.reader.rows_seen > before
 
-    def _labels(self, rows: Array) -> Array:
-        found = np.full(len(rows), "", object)
-        for at in np.flatnonzero(rows["label"]["length"]):
-            try:
-                found[at] = self.reader.label(rows[at])
-            except DamagedError:  # reading the episode's own label says so
-                continue
-        return found
+    def _make_room(self, count: int) -> None:
+        """Lets the columns grow, one more row than needed: the episode that ran when the writer was killed."""
+        for name, column in self._columns.items():
+            if len(column) <= count:
+                self._columns[name] = np.empty((max(count + 1, len(column) * 5 // 4), *column.shape[1:]), column.dtype)
+                self._columns[name][: self._count] = column[: self._count]
+
+    def _take_labels(self, rows: Array, keep: Array) -> None:
+        """Takes the labels of rows, of which some are kept, from the end of the columns on."""
+        lengths = rows["label"]["length"]
+        for at in np.flatnonzero(lengths[keep]) if lengths.any() else ():
+            # one that is damaged stays away here; reading the episode's own label says so
+            with contextlib.suppress(DamagedError):
+                self._labels[self._count + int(at)] = self.reader.label(rows[keep[at]])
 
     def columns(self) -> dict[str, Array]:
-        """Returns the columns, one entry an episode, in the segment's order; a killed one is the last, its row -1."""
-        row = self.interrupted
-        if row is None:
-            return self._columns
-        last = {name: np.array([row[name]]) for name in FIELDS}
-        last |= {"row": np.array([-1]), "index": np.array([self._index_of(row)])}
-        last["kept"] = np.array([Kept.PICKED], np.uint8)
-        last["label"] = self._labels(row.reshape(1))
-        last["info"] = np.full((1, len(self.reader.info_keywords)), np.nan)
-        return {name: np.concatenate([column, last[name]]) for name, column in self._columns.items()}
+        """Returns the columns, one entry an episode, in the segment's order; a killed one is the last, its row -1.
+
+        Beside FIELDS they are `row` and `index`; `kept`, where not all are; and `info`, where there are any keywords.
+        """
+        count, row = self._count, self.interrupted
+        if row is not None:
+            self._make_room(count)
+            last = {name: row[name] for name in FIELDS}
+            last |= {"row": -1, "index": self._index_of(row), "kept": Kept.PICKED, "info": np.nan}
+            for name, column in self._columns.items():
+                column[count] = last[name]
+            self._labels.pop(count, None)
+            self._take_labels(row.reshape(1), np.zeros(1, np.int64))
+            count += 1
+        return {name: column[:count] for name, column in self._columns.items()}
+
+    def labels(self) -> dict[int, str]:
+        """Returns the labels, by place in the columns; most episodes have none."""
+        return self._labels
 
     def _index_of(self, row: np.void) -> int:
         return int(row["index"]) if "index" in (row.dtype.names or ()) else self._next_index
