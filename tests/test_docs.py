@@ -32,14 +32,14 @@ def test_every_episode(tmp_path: Path) -> None:
     """The evaluation example films all of its four episodes, each exact."""
     out = run(ROOT / "examples/record_every_episode.py", folder=tmp_path)
     assert out.count(": exact, ") == 4
-    names = {path.name for path in (tmp_path / "runs/cartpole-eval/videos").iterdir()}
+    names = {path.name for path in (tmp_path / "runs/cartpole-eval/videos").glob("*.mp4")}
     assert names == {f"eval-episode-{number}.mp4" for number in range(4)}
 
 
 def test_during_training(tmp_path: Path) -> None:
     """The training example films every 250th episode afterwards, and h5py alone reads its log."""
     run(ROOT / "examples/record_during_training.py", "--episodes", "501", folder=tmp_path)
-    names = {path.name for path in (tmp_path / "runs/cartpole-training/videos").iterdir()}
+    names = {path.name for path in (tmp_path / "runs/cartpole-training/videos").glob("*.mp4")}
     assert names == {f"cartpole-training-episode-{number}.mp4" for number in (0, 250, 500)}
     segment = tmp_path / "runs/cartpole-training/segment-00000.h5"
     out = run(ROOT / "examples/inspect_with_h5py.py", segment, folder=tmp_path)
@@ -54,7 +54,9 @@ def test_readme_python(tmp_path: Path) -> None:
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks) + "\nassert all(result.ok for result in results)\n")
     run(script, folder=tmp_path)
-    assert {path.name for path in (tmp_path / "videos").iterdir()} == {f"cartpole-episode-{n}.mp4" for n in (0, 250)}
+    assert {path.name for path in (tmp_path / "videos").glob("*.mp4")} == {
+        f"cartpole-episode-{n}.mp4" for n in (0, 250)
+    }
     assert np.all(reenact.open_run(tmp_path / "runs/cartpole").lengths > 0)
 
 

@@ -105,8 +105,8 @@ def record(
 
 
 def files(folder: Path) -> list[str]:
-    """The names of what lies in a folder."""
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    """The names of what lies in a folder, but for the manifest's."""
+    return sorted(path.name for path in folder.iterdir() if path.name != "manifest.jsonl") if folder.exists() else []
 
 
 def decode(path: Path | str | None) -> np.ndarray:
@@ -409,18 +409,15 @@ def test_a_tolerated_video_that_is_there_is_not_made_again(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("change", [{"fps": 10}, {"lossless": True}, {"env": Meter}])
-def test_changed_options_are_refused_without_overwrite(tmp_path: Path, change: dict[str, Any]) -> None:
-    """A video made with other options is left alone and said, unless overwrite=True."""
+def test_changed_options_make_it_again(tmp_path: Path, change: dict[str, Any]) -> None:
+    """One's own video of the run that was made with other options is replaced, and then it is there already."""
     run = record(tmp_path / "run", 1)
     (first,) = reenact.replay(run, "all")
     before = Path(str(first.path)).read_bytes()
-    (refused,) = reenact.replay(run, "all", **change)
-    assert not refused.ok
-    assert "overwrite" in str(refused.error)
-    assert Path(str(first.path)).read_bytes() == before
-    (replaced,) = reenact.replay(run, "all", overwrite=True, **change)
-    assert replaced.ok
+    (replaced,) = reenact.replay(run, "all", **change)
+    assert (replaced.ok, replaced.reused) == (True, False)
     assert Path(str(first.path)).read_bytes() != before
+    assert reenact.replay(run, "all", **change)[0].reused
 
 
 @pytest.mark.parametrize("name", ["run-episode-0.mp4", "run-episode-0-diverged.mp4"])
@@ -652,7 +649,7 @@ def test_the_user_s_own_factory_stands_in(
     assert len(reenact.verify(run, env=factory)) == 2
     new = {path.name for path in tmp_path.rglob("*") if "state" not in path.parts and path not in before}
     assert {name for name in new if "pycache" not in name and not name.endswith(".pyc")} == {
-        "videos", "run-episode-0.mp4", "run-episode-1.mp4"
+        "videos", "manifest.jsonl", "run-episode-0.mp4", "run-episode-1.mp4"
     }  # fmt: skip
 
 

@@ -398,7 +398,7 @@ def test_an_error_elsewhere_leaves_nothing(tmp_path: Path) -> None:
     with contextlib.suppress(ZeroDivisionError), VideoWriter(tmp_path, Encoding()) as writer:
         for frame in noise(50):
             writer.write(frame)
-        assert re.fullmatch(rf"\.\w+\.{os.getpid()}\.partial\.mp4", files(tmp_path)[0])
+        assert re.fullmatch(rf"\.\w+\.\w+-{os.getpid()}-\d+\.partial\.mp4", files(tmp_path)[0])
         proc = encoder(writer)
         raise ZeroDivisionError
     assert proc.returncode == -signal.SIGKILL

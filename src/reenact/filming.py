@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import time
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from reenact import diagnosis, recipe, signing, trial, video
+from reenact import diagnosis, recipe, trial, video
 from reenact.comparison import describe
 from reenact.episode import ReplayResult, finite
-from reenact.errors import DamagedError, ReenactError, ReplayError, VideoError
+from reenact.errors import DamagedError, ReenactError, ReplayError, VideoError, VideoExistsError
 from reenact.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from reenact.diagnosis import Explanation
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reenact.logged import Episode
     from reenact.look import Look
     from reenact.reexecute import Reexecution
+    from reenact.shelf import Shelf
 
 BANNER = "DIVERGED: not what happened"
 Tell = Callable[[int], None]
@@ -40,6 +41,7 @@ class Options:
         env_name: what the user's own way to make the env is called; None: the recipe was followed.
         overwrite: whether files made from something else are replaced.
         diverged: whether a diverged replay leaves a marked video.
+        job: tells this job from any other.
     """
 
     folder: Path
@@ -47,27 +49,31 @@ class Options:
     env_name: str | None
     overwrite: bool
     diverged: bool
+    job: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
-def make(film: Film, options: Options, ladders: Ladders, tell: Tell) -> ReplayResult:
+def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tell) -> ReplayResult:
     """Makes a film's video, unless it is there already.
+
+    Args:
+        film: what is filmed.
+        options: how.
+        ladders: of the job.
+        shelf: where the video goes.
+        tell: told of each frame, the first time that it is made.
 
     Raises:
         ReenactError: it can't be made; no file is left.
     """
-    # the plain name is for exact ones alone, and a tolerance never makes one
-    path = options.folder / f"{film.name}{'-tolerated' if ladders.tolerance else ''}.mp4"
-    source = _source(film, options, ladders)
-    found = video.read_comment(path) if path.is_file() else None
-    good = "tolerated" if ladders.tolerance else "exact"
-    mine = found is not None and signing.is_mine(_sealed(found), str(found.get("seal")))
-    if found is not None and mine and found.get("source") == source and found.get("verdict") == good:
+    path, source = path_of(film, options, ladders.tolerance), _source(film, options, ladders)
+    done = there_already(film, options, ladders, shelf)
+    if done is not None:
         tell(sum(part.end - part.first for part in film.parts))
-        frames = found.get("frames")
-        made = result_of(film, ladders.tolerance, Trial(str(found.get("origin")), None, ()))
-        return replace(made, path=str(path), frames=frames if isinstance(frames, int) else 0, reused=True)
-    if path.exists() and not options.overwrite:
-        return refused(film, f"{path} is there already and was made from something else: --overwrite replaces it")
+        return done
+    if not (options.overwrite or shelf.may_take(path, source)):
+        return refused(
+            film, f"{path} is there already, and no video of this run that you made: --overwrite replaces it"
+        )
     climbs: dict[str, Climb] = {}
     marks: dict[str, int] = {}
     progress = _Progress(tell)
@@ -77,14 +83,32 @@ def make(film: Film, options: Options, ladders: Ladders, tell: Tell) -> ReplayRe
                 continue  # an episode goes to its next rung, or is marked from an earlier frame on
             result = take.result()
             if result.divergence is None:
-                return take.keep(result, path, source, replaces=options.overwrite)
+                return take.keep(result, path, source, shelf)
             if not options.diverged:
                 return result
-            path = path.with_name(f"{film.name}-diverged.mp4")
-            ours = path.is_file() and (video.read_comment(path) or {}).get("source") == source
-            if path.exists() and not (ours or options.overwrite):
-                return replace(result, error=f"{result.error}; {path} is there already: --overwrite replaces it")
-            return take.keep(result, path, source, replaces=True)
+            path = path.with_name(f"{film.name}-diverged{path.suffix}")
+            return take.keep(result, path, source, shelf)
+
+
+def there_already(film: Film, options: Options, ladders: Ladders, shelf: Shelf) -> ReplayResult | None:
+    """Returns the result of a video that is there already, made from the same with the same options; else None."""
+    path, source = path_of(film, options, ladders.tolerance), _source(film, options, ladders)
+    entry = shelf.find(path, source, "tolerated" if ladders.tolerance else "exact")
+    if entry is None:
+        return None
+    made = result_of(film, ladders.tolerance, Trial(str(entry.get("origin")), None, ()))
+    frames = entry.get("frames")
+    again = entry.get("job") != options.job  # else this very job made it, in a worker that died before it could say so
+    return replace(made, path=str(path), frames=frames if isinstance(frames, int) else 0, reused=again)
+
+
+def path_of(film: Film, options: Options, tolerance: float) -> Path:
+    """Returns where a film's video goes: the plain name is for exact ones alone, and a tolerance never makes one."""
+    return options.folder / f"{film.name}{'-tolerated' if tolerance else ''}.mp4"
+
+
+def _taken(path: Path) -> str:
+    return f"{path} is there already, and no video of this run that you made: --overwrite replaces it"
 
 
 class _Progress:
@@ -115,6 +139,7 @@ class _Take:
     ) -> None:
         self._film, self._options, self._ladders, self._climbs, self._marks = film, options, ladders, climbs, marks
         self._writer: video.VideoWriter | None = None
+        self._began = time.monotonic()
 
     def __enter__(self) -> _Take:
         return self
@@ -195,23 +220,32 @@ class _Take:
         found = trial.Trial(first.stood, None, first.tried)
         return result_of(self._film, self._ladders.tolerance, found)
 
-    def keep(self, result: ReplayResult, path: Path, source: dict[str, object], *, replaces: bool) -> ReplayResult:
+    def keep(self, result: ReplayResult, path: Path, source: dict[str, object], shelf: Shelf) -> ReplayResult:
         """Gives the video its name; an episode whose reset raised has nothing to show."""
         if self._writer is None:
             return result
         kept = replace(result, path=str(path), frames=self._writer.frames)
-        comment: dict[str, object] = {**_provenance(self._film, kept), "source": source}
-        comment["seal"] = signing.sign(_sealed(comment))
+        provenance = {**_provenance(self._film, kept), "source": source}
+        entry = {
+            **{name: provenance[name] for name in ("source", "verdict", "origin", "frames", "episode", "address")},
+            "job": self._options.job,
+            "seconds": round(time.monotonic() - self._began, 3),
+        }
         try:
-            self._writer.finish(path, title=path.stem, comment=comment, overwrite=replaces)
+            self._writer.finish(
+                path,
+                title=path.stem,
+                comment=provenance,
+                overwrite=self._options.overwrite or shelf.may_take(path, source),
+                entered=lambda video: shelf.enter(video, path, entry),
+            )
+        except VideoExistsError:
+            if shelf.find(path, source, result.verdict) is not None:
+                return replace(kept, reused=True)  # another job has made it meanwhile
+            return replace(result, error="; ".join(filter(None, (result.error, _taken(path)))))
         except VideoError as error:
             return replace(result, error=f"{result.error}; {error}" if result.error else str(error))
         return kept
-
-
-def _sealed(comment: Mapping[str, object]) -> str:
-    """Returns what is signed of a video's comment: a stranger's run may come with videos of anything."""
-    return json.dumps([comment.get(name) for name in ("source", "verdict", "origin", "frames")])
 
 
 # ---- what to say of it
@@ -219,8 +253,10 @@ def _sealed(comment: Mapping[str, object]) -> str:
 
 def _source(film: Film, options: Options, ladders: Ladders) -> dict[str, object]:
     """Returns what a video is made from, and how: equal for a video that need not be made again."""
+    episode = film.parts[0].episode
     return {
-        "run": film.parts[0].episode.run.uuid,
+        "run": episode.run.uuid,
+        "recipe": episode.attributes.get("signature"),
         "frames": [[part.episode.address, part.first, part.end] for part in film.parts],
         "look": options.look.to_json(),
         "env": options.env_name,

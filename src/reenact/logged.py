@@ -16,7 +16,7 @@ from reenact.stage import Stage
 from reenact.trial import frames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from reenact.lineage import Lineage
@@ -42,6 +42,9 @@ class Home(Protocol):
 
     def lineage(self, segment: int) -> Lineage:
         """What the env instance of a segment did."""
+
+    def again(self, segment: int, at: int, number: int | None, index: int | None) -> Episode:
+        """One of its episodes, in another process."""
 
 
 class Episode:
@@ -224,8 +227,16 @@ class Episode:
         with Ladders(lambda stage: stage, forced=None, tolerance=0.0, tell=lambda _done, _total: None) as ladders:
             yield from frames(ladders.of(self), self)
 
+    def __reduce__(self) -> tuple[Callable[..., Episode], tuple[object, ...]]:
+        """Is pickled by its run and its place there: what it holds is read where it is needed."""
+        return _again, (self.run, self.segment, self._at, self.number, self.index)
+
     def __repr__(self) -> str:
         return (
             f"<Episode {self.number if self.number is not None else '-'} ({self.address}): {self.ended} after "
             f"{self.length} steps, return {self.return_:g}, seed {self.seed}>"
         )
+
+
+def _again(run: Home, segment: int, at: int, number: int | None, index: int | None) -> Episode:
+    return run.again(segment, at, number, index)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
-from reenact import diagnosis, filming, films, following, recipe, trial, usercode
+from reenact import diagnosis, filming, films, following, partials, recipe, trial, usercode
 from reenact.errors import ReenactError, RenderError, SelectionError
 from reenact.ladder import Ladders
 from reenact.look import Look, Looks
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
 from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, given_of, select
+from reenact.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -198,9 +199,13 @@ def replay(  # one keyword an option of the command
             for numbers in following.picked(opened, awaited, watcher.waiting)
         )
     )
+    partials.sweep(options.folder)
+    shelf = Shelf(options.folder)
     with ladders:
         made = _each(
-            _announced(batches, watcher), watcher, lambda film: filming.make(film, options, ladders, watcher.advanced)
+            _announced(batches, watcher),
+            watcher,
+            lambda film: filming.make(film, options, ladders, shelf, watcher.advanced),
         )
     if awaited is None:
         return made

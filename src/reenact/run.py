@@ -21,7 +21,7 @@ from reenact.numbering import Numbering
 from reenact.statistics import EpisodeStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
     from reenact.table import Table
@@ -180,6 +180,34 @@ class Run(Columns):
             raise EpisodeNotFoundError(f"episode {address} has no number yet: other segments are still behind it")
         return number
 
+    def again(self, segment: int, at: int, number: int | None, index: int | None) -> Episode:
+        """Returns an episode that another process has found in this run, which may have been opened before it was.
+
+        Args:
+            segment: its segment's number.
+            at: its row there; -1, or one beyond the last, is the one that ran at the end.
+            number: its number.
+            index: its index in the segment; None: it has none.
+
+        Raises:
+            EpisodeNotFoundError: it is not here.
+        """
+        for look in range(2):
+            if look:
+                self.refresh()
+            table = self._members.tables.get(segment)
+            if table is None:
+                continue
+            written = 0 <= at < table.reader.rows_seen
+            row = table.row(at) if written else table.live if index is None else table.interrupted
+            if row is not None:
+                return Episode(self, table, row, at=at, number=number, index=index)
+        raise EpisodeNotFoundError(f"no episode {segment}.{index} in {self.path} as it is here: is that the same run?")
+
+    def __reduce__(self) -> tuple[Callable[..., Run], tuple[str, str]]:
+        """Is pickled by its path: another process opens it for itself."""
+        return _reopened, (str(self.path.absolute()), self.uuid)
+
     @property
     def live(self) -> list[Episode]:
         """The episodes that still run, one for each live segment that has one; they have no number yet."""
@@ -290,6 +318,29 @@ def open_run(path: str | PathLike[str]) -> Run:
         DamagedError: nothing of it can be read.
     """
     return Run(path)
+
+
+_opened: dict[tuple[str, str], Run] = {}
+"""Runs that this process has been handed, by path and identity."""
+_OPEN_AT_ONCE = 8
+
+
+def _reopened(path: str, uuid: str) -> Run:
+    """Opens a run that another process has handed over, once.
+
+    Raises:
+        RunNotFoundError: there is none here, or another one by now.
+        DamagedError: nothing of it can be read.
+    """
+    run = _opened.get((path, uuid))
+    if run is None:
+        run = Run(path)
+        if run.uuid != uuid:
+            raise RunNotFoundError(f"{path} holds another run by now ({run.uuid}, not {uuid})")
+        while len(_opened) >= _OPEN_AT_ONCE:
+            del _opened[next(iter(_opened))]
+        _opened[path, uuid] = run
+    return run
 
 
 def _and_last(rows: Iterator[np.void], last: np.void | None) -> Iterator[np.void]:

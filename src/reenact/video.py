@@ -16,9 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +26,7 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from reenact import partials
 from reenact.errors import VideoError, VideoExistsError
 
 _MIN_FPS = 0.01
@@ -128,7 +128,15 @@ class VideoWriter:
         if self._only_colour is not None and (frame != self._only_colour).any():
             self._only_colour = None  # and no later frame is looked at
 
-    def finish(self, path: Path, *, title: str, comment: Mapping[str, object], overwrite: bool) -> None:
+    def finish(
+        self,
+        path: Path,
+        *,
+        title: str,
+        comment: Mapping[str, object],
+        overwrite: bool,
+        entered: Callable[[Path], None] = lambda _: None,
+    ) -> None:
         """Completes the video, checks it, puts it in its place in one step; closes the writer in any case.
 
         Args:
@@ -136,6 +144,7 @@ class VideoWriter:
             title: The title in the video's metadata.
             comment: Stored as JSON in the metadata: `read_comment` returns it.
             overwrite: Whether to replace what is at ``path``.
+            entered: Called with the complete video, just before it gets its name; what it raises leaves none.
 
         Raises:
             VideoExistsError: ``path`` exists and ``overwrite`` is false; it is untouched.
@@ -163,6 +172,7 @@ class VideoWriter:
                     f"ffmpeg stored {found} frames, expected {self.frames}; no video was kept: "
                     "try another fps or preset"
                 )
+            entered(complete)
             _place(complete, path, overwrite=overwrite)
         finally:
             self.abandon()
@@ -361,7 +371,7 @@ def check_frame(frame: object) -> tuple[int, int, int]:
 
 def _new_partial(folder: Path) -> Path:
     folder = folder.absolute()  # an env may change the working directory
-    partial = folder / f".{uuid.uuid4().hex[:12]}.{os.getpid()}.partial.mp4"
+    partial = folder / partials.new_name(".mp4")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial.touch(exist_ok=False)

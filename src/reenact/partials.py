@@ -1,0 +1,67 @@
+"""Hidden files and folders that are being made: their names say by which process, so that a dead one's are swept."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import shutil
+import time
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reenact.process import this_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NAME = re.compile(r"\.[0-9a-f]{12}\.([0-9a-f]{8})-(\d+)-(-?\d+)\.partial(\..*)?")
+_ABANDONED_S = 24 * 3600.0
+"""One of another machine, or from before this one was started, is a dead process's once nobody has written to it for
+so long: whether that process lives can't be asked."""
+
+
+def new_name(ending: str) -> str:
+    """Returns a name that no other file has, for what this process is making."""
+    mine = this_process()
+    return f".{uuid.uuid4().hex[:12]}.{_place()}-{mine.pid}-{mine.started}.partial{ending}"
+
+
+def sweep(folder: Path) -> None:
+    """Removes what dead processes were making in a folder, and what nobody has written to for a day."""
+    with contextlib.suppress(OSError):  # there is no such folder, or it can't be read: then there is nothing to do
+        for path in list(folder.iterdir()):
+            found = _NAME.fullmatch(path.name)
+            if found is not None and _is_dead(path, found[1], int(found[2]), int(found[3])):
+                _remove(path)
+
+
+def _is_dead(path: Path, place: str, pid: int, started: int) -> bool:
+    if place == _place():
+        return not replace(this_process(), pid=pid, started=started).is_alive(0)
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_S
+    except OSError:
+        return False  # its maker has just given it its name
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@functools.cache
+def _place() -> str:
+    """Stands for where pids mean what they mean here: machine, boot, and container."""
+    here = this_process()
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115  # no path, but "pid:[4026531836]"
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{here.host} {here.boot} {namespace}".encode()).hexdigest()[:8]

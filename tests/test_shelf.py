@@ -1,0 +1,157 @@
+"""The manifest of a folder of videos: read as plain JSON, and what it makes of the files beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reenact
+from reenact import partials, shelf
+from reenact.errors import VideoError
+from reenact.process import this_process
+from test_render import LENGTH, files, record
+
+SOURCE = Path(reenact.__file__).resolve().parents[1]
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """The manifest's lines."""
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Two episodes."""
+    return record(tmp_path / "run", 2)
+
+
+def test_each_video_has_a_line(run: Path) -> None:
+    """A line names the video, its size, its SHA-256, its verdict, and what it was made from."""
+    results = reenact.replay(run, "all")
+    for result, entry in zip(results, entries(run / "videos"), strict=True):
+        data = Path(str(result.path)).read_bytes()
+        assert (entry["name"], entry["size"]) == (Path(str(result.path)).name, len(data))
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert (entry["verdict"], entry["origin"], entry["frames"]) == ("exact", result.origin, LENGTH + 1)
+        assert entry["source"]["run"] == reenact.open_run(run).uuid
+        assert entry["source"]["frames"] == [[result.address, 0, LENGTH + 1]]
+
+
+@pytest.mark.parametrize("how", ["another file", "no file", "no line", "cut line", "forged line", "no key"])
+def test_what_the_manifest_does_not_prove_is_not_there(run: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed file, one without a line of one's own, or a line without its file is never taken for the video."""
+    (first,) = reenact.replay(run, 0)
+    video, manifest = Path(str(first.path)), run / "videos" / "manifest.jsonl"
+    line = manifest.read_text()
+    if how == "another file":
+        video.write_bytes(b"x" * len(video.read_bytes()))
+    elif how == "no file":
+        video.unlink()
+    elif how == "no key":
+        monkeypatch.setenv("XDG_STATE_HOME", str(run / "another user's"))
+    else:
+        video.write_bytes(b"holiday")
+        forged = json.loads(line) | {"sha256": hashlib.sha256(b"holiday").hexdigest(), "size": 7}
+        manifest.write_text({"no line": "", "cut line": line[:-9], "forged line": json.dumps(forged) + "\n"}[how])
+    (again,) = reenact.replay(run, 0)
+    assert not again.reused
+    assert again.ok == (how == "no file")
+    if how != "no file":
+        assert "--overwrite" in str(again.error)
+
+
+def test_a_kill_before_the_name_leaves_a_line_that_proves_nothing(run: Path) -> None:
+    """Killed between its line and its name, a video is not there, and is made the next time; its partial file goes."""
+    code = (
+        "import os, signal, sys, test_render, reenact, reenact.video\n"
+        "reenact.video._place = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "reenact.replay(sys.argv[1], 'all')\n"
+    )
+    path = os.pathsep.join((str(SOURCE), str(Path(__file__).parent)))
+    ended = subprocess.run([sys.executable, "-c", code, run], env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert ended.returncode == -9
+    assert [entry["name"] for entry in entries(run / "videos")] == ["run-episode-0.mp4"]
+    assert [name for name in files(run / "videos") if not name.startswith(".")] == []
+    assert files(run / "videos"), "nothing was begun"
+    assert [(result.ok, result.reused) for result in reenact.replay(run, "all")] == [(True, False)] * 2
+    assert files(run / "videos") == ["run-episode-0.mp4", "run-episode-1.mp4"]
+
+
+def test_a_line_that_was_cut_short_spoils_no_other(run: Path) -> None:
+    """After half a line, as a full disk leaves it, the next one stands in a line of its own."""
+    reenact.replay(run, 0)
+    with (run / "videos" / "manifest.jsonl").open("a") as manifest:
+        manifest.write('{"name": "run-epi')
+    reenact.replay(run, 1)
+    assert all(result.reused for result in reenact.replay(run, "all"))
+
+
+def test_a_manifest_that_can_not_be_written_leaves_no_video(run: Path) -> None:
+    """Where the line can't be written, the video does not get its name, and the result says why."""
+    (run / "videos" / "manifest.jsonl").mkdir(parents=True)
+    (result,) = reenact.replay(run, 0)
+    assert (result.path, result.ok) == (None, False)
+    assert "manifest" in str(result.error)
+    assert files(run / "videos") == []
+
+
+def test_a_folder_of_pictures_is_one_video(tmp_path: Path) -> None:
+    """A video that is a folder is known by all its pictures: one byte or one name makes another."""
+    (tmp_path / "clip").mkdir()
+    for number in range(3):
+        (tmp_path / "clip" / f"{number}.png").write_bytes(bytes([number]) * 5)
+    source: dict[str, object] = {"run": "a"}
+    found = shelf.Shelf(tmp_path)
+    found.enter(tmp_path / "clip", tmp_path / "clip", {"source": source, "verdict": "exact"})
+    assert found.find(tmp_path / "clip", source, "exact") is not None
+    assert found.find(tmp_path / "clip", {"run": "b"}, "exact") is None
+    assert found.may_take(tmp_path / "clip", source)
+    assert not found.may_take(tmp_path / "clip", {"run": "b"})
+    (tmp_path / "clip" / "2.png").rename(tmp_path / "clip" / "3.png")
+    assert found.find(tmp_path / "clip", source, "exact") is None
+
+
+def test_a_full_disk_is_a_video_error(tmp_path: Path) -> None:
+    """What the disk does not take is told as an error of the video."""
+    (tmp_path / "manifest.jsonl").symlink_to("/dev/full")
+    (tmp_path / "video").write_bytes(b"1")
+    with pytest.raises(VideoError, match="disk"):
+        shelf.Shelf(tmp_path).enter(tmp_path / "video", tmp_path / "video", {"source": {"run": ""}, "verdict": "exact"})
+
+
+# ---- what dead processes were making
+
+
+def test_only_what_the_dead_were_making_is_swept(tmp_path: Path) -> None:
+    """Partial files of dead processes of this machine go; those of living ones, and files of other names, stay."""
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    mine = partials.new_name(".mp4")
+    pid, started = f"-{os.getpid()}-", f"-{this_process().started}."
+    theirs = partials.new_name(".mp4").replace(pid, f"-{int(dead.stdout)}-")
+    before = partials.new_name("").replace(started, "-1.")  # another process that had the same pid
+    (tmp_path / before).mkdir()
+    (tmp_path / before / "0.png").touch()
+    for name in (mine, theirs, "run-episode-0.mp4", ".hidden.partial.mp4"):
+        (tmp_path / name).touch()
+    partials.sweep(tmp_path)
+    assert files(tmp_path) == sorted([mine, "run-episode-0.mp4", ".hidden.partial.mp4"])
+
+
+def test_another_machine_s_are_swept_after_a_day(tmp_path: Path) -> None:
+    """Of a process elsewhere only the time of its last write can tell: a day without one, and it goes."""
+    name = partials.new_name(".mp4")
+    place = name.split(".")[2].partition("-")[0]
+    recent, old = (tmp_path / name.replace(place, tag) for tag in ("0" * 8, "1" * 8))
+    for path in (recent, old):
+        path.touch()
+    os.utime(old, (time.time() - 25 * 3600,) * 2)
+    partials.sweep(tmp_path)
+    assert files(tmp_path) == [recent.name]
