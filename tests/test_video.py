@@ -21,9 +21,12 @@ import numpy as np
 import pytest
 from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
+from reenact import ffmpeg as ffmpeg_room
 from reenact import video
+from reenact.encoding import Encoding
 from reenact.errors import VideoError, VideoExistsError
-from reenact.video import Encoding, VideoWriter, count_frames, draw_banner, read_comment
+from reenact.metadata import count_frames, read_comment
+from reenact.video import VideoWriter, draw_banner
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 LOSSLESS = Encoding(lossless=True, preset="ultrafast")
@@ -387,7 +390,7 @@ def test_an_ffmpeg_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatc
     monkeypatch.setattr("moviepy.video.io.ffmpeg_writer.FFMPEG_BINARY", "/nowhere/ffmpeg")
     with pytest.raises(VideoError, match="cannot start ffmpeg"):
         write(tmp_path / "b.mp4", noise(1))
-    monkeypatch.setattr(video, "_moviepy", lambda: (FFMPEG_VideoWriter, "/nowhere/ffmpeg"))
+    monkeypatch.setattr(ffmpeg_room, "moviepy", lambda: (FFMPEG_VideoWriter, "/nowhere/ffmpeg"))
     with pytest.raises(VideoError, match="/nowhere/ffmpeg"):
         count_frames(path)
     assert files(tmp_path) == ["a.mp4"]
@@ -577,10 +580,10 @@ REPORT = """
     import os, sys
     from pathlib import Path
     before = dict(os.environ)
-    import reenact.video
+    import reenact.metadata, reenact.video
     assert not {"moviepy", "PIL", "dotenv"} & set(sys.modules)
     try:
-        print(reenact.video.read_comment(Path("none.mp4")), reenact.video._moviepy()[1])
+        print(reenact.metadata.read_comment(Path("none.mp4")), reenact.ffmpeg.moviepy()[1])
     except reenact.errors.VideoError as error:
         print(error)
     assert os.environ == before, set(os.environ) ^ set(before)
@@ -626,7 +629,7 @@ def _no_module(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "_PIPE_BYTES", 1 << 30)
+    monkeypatch.setattr(ffmpeg_room, "_PIPE_BYTES", 1 << 30)
     monkeypatch.setattr(fcntl, "fcntl", _refuse)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
-from reenact import video
+from reenact.encoding import Encoding
 
 
 class Looks(TypedDict, total=False):
@@ -33,9 +33,9 @@ class Look:
     def __post_init__(self) -> None:
         self.encoding(30.0)  # refuses what no video can have, before any work
 
-    def encoding(self, render_fps: float) -> video.Encoding:
+    def encoding(self, render_fps: float) -> Encoding:
         """Returns how the frames of an env of that rate are encoded."""
-        return video.Encoding(fps=self.fps if self.fps is not None else render_fps, lossless=self.lossless)
+        return Encoding(fps=self.fps if self.fps is not None else render_fps, lossless=self.lossless)
 
     def to_json(self) -> dict[str, object]:
         """Returns it as it stands in what a video was made from."""

@@ -8,60 +8,25 @@ itself checks nothing: neither shape nor type nor size of a frame, nor how ffmpe
 import contextlib
 import functools
 import json
-import math
-import numbers
 import os
-import re
 import subprocess
-import sys
 import tempfile
-import threading
-import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from reenact import partials
+from reenact import ffmpeg, naming, partials
+from reenact.encoding import Encoding
 from reenact.errors import VideoError, VideoExistsError
+from reenact.metadata import count_frames
 
-_MIN_FPS = 0.01
-_PIPE_BYTES = 1 << 20  # the default, 64 KiB, blocks Python on each frame, for a fifth of the time
 _CLOSE_TIMEOUT_S = 600.0  # what remains to encode at the end is a pipe's worth and x264's lookahead
 _BANNER_BACKGROUND = (176, 0, 0)
 _BANNER_FONT_PX = (9, 32)  # below 9 the letters run into each other
-
-_import_lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How frames become a video.
-
-    Attributes:
-        fps: Frames per second, at least 0.01. MoviePy passes on two decimals, so it is rounded to hundredths
-            here: 30000/1001 becomes 29.97.
-        lossless: Every pixel exactly as rendered (RGB H.264), 2 to 28 times the size, not for browsers.
-            Otherwise yuv420p, which plays everywhere; odd sides get a black row or column more.
-        preset: x264's name for its balance of speed and size.
-
-    Raises:
-        VideoError: ``fps`` is no number, not finite, or below 0.01.
-    """
-
-    fps: float = 30.0
-    lossless: bool = False
-    preset: str = "veryfast"
-
-    def __post_init__(self) -> None:
-        fps: object = self.fps
-        if not isinstance(fps, numbers.Real) or not math.isfinite(fps) or fps < _MIN_FPS:
-            raise VideoError(f"fps must be a finite number of at least {_MIN_FPS}, not {fps!r}: give 30, say")
-        object.__setattr__(self, "fps", round(float(self.fps), 2))
 
 
 class VideoWriter:
@@ -142,7 +107,7 @@ class VideoWriter:
         Args:
             path: The video's name; its folder is made if missing.
             title: The title in the video's metadata.
-            comment: Stored as JSON in the metadata: `read_comment` returns it.
+            comment: Stored as JSON in the metadata: `metadata.read_comment` returns it.
             overwrite: Whether to replace what is at ``path``.
             entered: Called with the complete video, just before it gets its name; what it raises leaves none.
 
@@ -161,8 +126,8 @@ class VideoWriter:
             encoded, complete = self._partials[0], _new_partial(path.parent)
             self._partials.append(complete)
             # ffmpeg takes metadata only at its start, the verdict is known only now: hence a copying run.
-            _ffmpeg(
-                *("-y", *_input(encoded), "-map", "0:v:0", "-c", "copy", "-movflags", "+faststart"),
+            ffmpeg.output(
+                *("-y", *ffmpeg.source(encoded), "-map", "0:v:0", "-c", "copy", "-movflags", "+faststart"),
                 *("-metadata", f"title={title}", "-metadata", f"comment={text}"),
                 *("-f", "mp4", f"file:{complete}"),
             )
@@ -207,16 +172,8 @@ class VideoWriter:
 
     def _start(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
-        moviepy_writer, binary = _moviepy()
-        # The later -loglevel wins; with MoviePy's "info" the log would grow with every progress line.
-        params = ["-hide_banner", "-loglevel", "error", "-nostats"]
-        if self.encoding.lossless:
-            codec, params = "libx264rgb", [*params, "-crf", "0"]
-        else:
-            # Not "libx264": for that, MoviePy sets a pixel format of its own after ours.
-            codec, params = "h264", [*params, "-pix_fmt", "yuv420p"]
-            if height % 2 or width % 2:
-                params += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
+        moviepy_writer, binary = ffmpeg.moviepy()
+        codec, params = self.encoding.codec(height, width)
         try:
             self._stream = moviepy_writer(
                 str(self._partials[0]),
@@ -225,15 +182,15 @@ class VideoWriter:
                 codec=codec,
                 preset=self.encoding.preset,
                 threads=1,
-                ffmpeg_params=params,
+                # The later -loglevel wins; with MoviePy's "info" the log would grow with every progress line.
+                ffmpeg_params=["-hide_banner", "-loglevel", "error", "-nostats", *params],
                 logfile=self._log,  # a file: nobody reads along, so a pipe could fill and stop ffmpeg
             )
         except (OSError, ValueError) as error:
-            raise _cannot_start(binary, error) from error
+            raise ffmpeg.cannot_start(binary, error) from error
         self._shape = shape
         self._proc = self._stream.proc
-        _pipes.add(self._stream.proc.stdin)
-        _grow_pipe(self._stream.proc.stdin)
+        ffmpeg.adopt_pipe(self._stream.proc.stdin)
 
     def _require_picture(self) -> None:
         if self.frames == 0:
@@ -265,56 +222,8 @@ class VideoWriter:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return (
             f"ffmpeg {how} at about frame {self.frames}; no video was kept: check memory, disk space and the "
-            f"encoding ({_first_words(self._log.read())})"
+            f"encoding ({ffmpeg.first_words(self._log.read())})"
         )
-
-
-_pipes: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
-
-
-def _leave_pipes_to_parent() -> None:
-    """Keeps a forked child from writing to its parent's ffmpeg, and from holding its pipe open at the end."""
-    for pipe in _pipes:
-        if not pipe.closed:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, pipe.fileno(), inheritable=False)
-            os.close(null)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_pipes_to_parent)
-
-
-def read_comment(path: Path) -> dict[str, object] | None:
-    """Returns the JSON object that `VideoWriter.finish` stored, or None.
-
-    None where ``path`` is missing, no mp4, without a comment, or has one that is no JSON object.
-
-    Raises:
-        VideoError: ffmpeg can't be started.
-    """
-    run = _run_ffmpeg(*_input(path), "-f", "ffmetadata", "-")
-    if run.returncode:
-        return None
-    # A backslash escapes =, ;, #, itself and line breaks, so that a title can't pose as a comment.
-    for line in re.findall(r"(?:[^\\\n]|\\.)+", run.stdout, re.DOTALL):
-        if line.startswith("comment="):
-            try:
-                comment = json.loads(re.sub(r"\\(.)", r"\1", line.removeprefix("comment="), flags=re.DOTALL))
-            except (ValueError, RecursionError):
-                return None
-            return comment if isinstance(comment, dict) else None
-    return None
-
-
-def count_frames(path: Path) -> int:
-    """Returns the number of frames stored in an mp4, by reading it through, without decoding.
-
-    Raises:
-        VideoError: ``path`` can't be read as a video, or ffmpeg can't be started.
-    """
-    output = _ffmpeg(*_input(path), "-map", "0:v:0", "-c", "copy", "-progress", "pipe:1", "-f", "null", "-")
-    return int(re.findall(r"^frame=\s*(\d+)", output, re.MULTILINE)[-1])
 
 
 def draw_banner(frame: npt.NDArray[np.uint8], text: str) -> npt.NDArray[np.uint8]:
@@ -383,92 +292,10 @@ def _new_partial(folder: Path) -> Path:
 
 def _place(partial: Path, path: Path, *, overwrite: bool) -> None:
     try:
-        if overwrite:
-            partial.replace(path)
-        else:
-            _place_new(partial, path)
+        naming.give_name(partial, path, overwrite=overwrite)
     except FileExistsError as error:
         message = f"{path} exists and was left as it is: choose another name, or overwrite"
         raise VideoExistsError(message) from error
     except OSError as error:
         message = f"cannot name the video {path} ({error.strerror}): choose another name"
         raise VideoError(message) from error
-
-
-def _place_new(partial: Path, path: Path) -> None:
-    try:
-        path.hardlink_to(partial)  # unlike a rename, never replaces anything
-    except FileExistsError:
-        raise
-    except (OSError, NotImplementedError):  # a file system without links
-        path.touch(exist_ok=False)
-        partial.replace(path)
-
-
-@functools.cache
-def _moviepy() -> tuple[Any, str]:
-    """Returns MoviePy's writer class and the path of its ffmpeg."""
-    # MoviePy's import loads any .env above it, or above the working directory, into os.environ: a file that
-    # happens to lie there would choose by FFMPEG_BINARY what runs. Without dotenv, MoviePy loads none.
-    with _import_lock:
-        dotenv = sys.modules.get("dotenv")
-        sys.modules["dotenv"] = None  # type: ignore[assignment]
-        try:
-            from moviepy.config import FFMPEG_BINARY  # noqa: PLC0415 - 230 ms that training doesn't need
-            from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # noqa: PLC0415
-        except (ImportError, OSError, RuntimeError) as error:
-            message = f"MoviePy found no ffmpeg ({error}): install imageio-ffmpeg, or set FFMPEG_BINARY"
-            raise VideoError(message) from error
-        finally:
-            del sys.modules["dotenv"]
-            if dotenv is not None:
-                sys.modules["dotenv"] = dotenv
-    return FFMPEG_VideoWriter, FFMPEG_BINARY
-
-
-def _grow_pipe(pipe: Any) -> None:
-    with contextlib.suppress(ImportError, AttributeError, OSError):  # not on Linux, or over the user's limit
-        import fcntl  # noqa: PLC0415 - Windows has none
-
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-def _input(path: Path) -> tuple[str, ...]:
-    # "-f mov": a stranger's file is read as an mp4 only, never as a playlist that names other files.
-    # "file:": a colon in the name is no protocol.
-    return ("-f", "mov", "-i", f"file:{path}")
-
-
-def _run_ffmpeg(*arguments: str) -> subprocess.CompletedProcess[str]:
-    binary = _moviepy()[1]
-    command = [binary, "-nostdin", "-hide_banner", "-loglevel", "error", "-nostats", *arguments]
-    try:
-        return subprocess.run(  # noqa: S603 - no shell, and every path comes as file:
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
-        )
-    except (OSError, ValueError) as error:
-        raise _cannot_start(binary, error) from error
-
-
-def _ffmpeg(*arguments: str) -> str:
-    run = _run_ffmpeg(*arguments)
-    if run.returncode:
-        raise VideoError(f"ffmpeg ended with exit code {run.returncode}: {_first_words(run.stderr)}")
-    return run.stdout
-
-
-def _cannot_start(binary: str, error: Exception) -> VideoError:
-    return VideoError(f"cannot start ffmpeg ({error}): check that {binary} runs")
-
-
-def _first_words(log: str) -> str:
-    # At "-loglevel error" the first line is the cause; those after it tell what else then didn't happen.
-    lines = [line for line in log.splitlines() if line.strip()]
-    if not lines:
-        return "it says nothing"
-    return "it says: " + re.sub(r"^(\[.*?\] )+", "", lines[0]).strip()
