@@ -139,9 +139,7 @@ def _bare(path: Path) -> list[tuple[int, int, Any]]:
 def test_what_is_read_in_pieces_is_what_the_file_holds(
     killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Columns that grow with each poll, a few rows at a time, are those of the file, with labels, and without resets
-    that no step followed; one that ran at a kill is the last.
-    """
+    """Columns that grow with each poll are those of the file, without resets that no step followed."""
     monkeypatch.setattr(reader, "_SLICE", 3)
     env = recorder(tmp_path / "toy", info_keywords=("score",))
     env.reset()
