@@ -18,6 +18,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from bisect import bisect_right
 from collections import Counter
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 STALL_S = 20.0
 """A state that is not opened after so long hangs. Thousands take a few ms each."""
+START_S = 120.0
+"""So long may a process take until its first word, on a busy machine."""
+_LOOK_S = 0.5
 _FEW, _SAMPLE = 40, 12
 
 
@@ -377,9 +381,11 @@ def examine(
         for bounds in ranges:
             _Child(command, bounds, environ, waiting)
         while waiting.get_map():
-            ready = [key.data for key, _ in waiting.select(STALL_S)]
-            for child in ready or [key.data for key in waiting.get_map().values()]:
-                ended = child.take(outcome) if ready else child.stop()
+            ready = {key.data for key, _ in waiting.select(_LOOK_S)}
+            for child in [key.data for key in waiting.get_map().values()]:
+                if child not in ready and not child.stalled:
+                    continue
+                ended = child.take(outcome) if child in ready else child.stop()
                 if ended is None:
                     continue
                 if child.begun is None:
@@ -403,6 +409,7 @@ class _Child:
     ) -> None:
         self.bounds = bounds
         self.begun: int | None = None
+        self._heard, self._patience = time.monotonic(), START_S
         self._waiting, self._rest = waiting, b""
         self._process = subprocess.Popen(  # this very file
             [*command, f"--first={bounds[0]}", f"--end={bounds[1]}"],
@@ -417,6 +424,7 @@ class _Child:
     def take(self, outcome: Outcome) -> str | None:
         """Takes in what it says; returns how it ended, if not as it should."""
         data = os.read(self._output.fileno(), 1 << 16)
+        self._heard, self._patience = time.monotonic(), STALL_S
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self.begun, *rest = json.loads(line)
@@ -432,6 +440,11 @@ class _Child:
             return None
         code = self._end()
         return None if code == 0 else f"crash: it ended with {code}"
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it has said nothing for too long."""
+        return time.monotonic() - self._heard > self._patience
 
     def stop(self) -> str:
         """Ends it, since it says nothing any more."""
