@@ -86,7 +86,7 @@ def test_every_moment_of_a_recording(scenario: str, every: int, opened: int, shi
     expect(found.examine(every=every, public=20), opened=opened, public=4)
 
 
-@pytest.mark.parametrize(("writes", "last"), [(1, 2000), (12, 0), (27, 100)])
+@pytest.mark.parametrize(("writes", "last"), [(1, 5000), (12, 0), (27, 100)])
 def test_every_moment_of_a_full_disk(writes: int, last: int, shim: Path, tmp_path: Path) -> None:
     """The same on a disk that gets full in the middle of a commit, or of a write, and has room again later."""
     found = recorded(shim, tmp_path, "full", writes, last)

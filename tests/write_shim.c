@@ -46,6 +46,8 @@ static pthread_mutex_t threads = PTHREAD_MUTEX_INITIALIZER;
  * still go out. */
 static long writes_left = -1, last_bytes;
 
+#define PAGE 4096
+
 #define REAL(result, name, ...) static result (*real_##name)(__VA_ARGS__)
 REAL(int, open64, const char *, int, ...);
 REAL(int, openat64, int, const char *, int, ...);
@@ -209,8 +211,11 @@ void write_shim_fail(long writes, long bytes)
     last_bytes = bytes;
 }
 
-/* How many bytes of `count` go out; -1 with errno set if none. */
-static ssize_t room(size_t count)
+/* How many bytes of `count` go out at a place of a file; -1 with errno set if none.
+ *
+ * A write that grows a file can end anywhere, where a limit of its size is reached. Of one that replaces what the file
+ * holds, whole pages go out or none: only a file system that copies what is replaced needs room for it at all. */
+static ssize_t room(int descriptor, size_t count, off64_t first)
 {
     if (writes_left < 0)
         return (ssize_t)count;
@@ -220,6 +225,11 @@ static ssize_t room(size_t count)
     }
     size_t some = last_bytes > 0 && (size_t)last_bytes < count ? (size_t)last_bytes : 0;
     last_bytes = 0;
+    struct stat64 found;
+    if (some > 0 && fstat64(descriptor, &found) == 0 && first + (off64_t)some < found.st_size) {
+        off64_t end = (first + (off64_t)some) / PAGE * PAGE;
+        some = end > first ? (size_t)(end - first) : 0;
+    }
     if (some > 0)
         return (ssize_t)some;
     errno = ENOSPC;
@@ -229,7 +239,7 @@ static ssize_t room(size_t count)
 static ssize_t watched_write(int descriptor, const char *path, const void *bytes, size_t count, off64_t offset)
 {
     lock();
-    ssize_t done = room(count);
+    ssize_t done = room(descriptor, count, offset < 0 ? lseek64(descriptor, 0, SEEK_CUR) : offset);
     if (done >= 0)
         done = offset < 0 ? real_write(descriptor, bytes, (size_t)done)
                           : real_pwrite64(descriptor, bytes, (size_t)done, offset);
@@ -305,7 +315,7 @@ static int opened(int at, const char *given, int flags, mode_t mode)
     lock();
     struct stat64 before;
     int made = stat64(path, &before) < 0, descriptor = -1;
-    if (made && room(1) < 0)
+    if (made && room(-1, 1, 0) < 0)
         note(FAILED, 0, 0, path, "", "", 0, 0);
     else
         descriptor = real_openat64(at, given, flags, mode);
