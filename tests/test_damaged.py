@@ -258,6 +258,25 @@ def test_an_idle_probe_is_not_asked_when_it_is_about_to_end(segment: Path, monke
     probe._end()  # noqa: SLF001
 
 
+def test_a_probe_begun_early_tries_the_first_file(segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command starts it before its imports; a file is tried by that one, and no second one is started."""
+    monkeypatch.setattr(probe, "_idle", [])
+    probe.begin()
+    (begun,) = probe._idle  # noqa: SLF001  # which child it is
+    monkeypatch.setattr(probe, "_Child", None)
+    assert probe.try_all([segment]) == {segment: ""}
+    assert probe._idle == [begun]  # noqa: SLF001
+    probe._end()  # noqa: SLF001
+
+
+def test_a_probe_begun_early_where_none_can_be(segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps it from being started is told when the first file is opened, in one line."""
+    monkeypatch.setattr(probe, "_idle", [])
+    monkeypatch.setattr(sys, "executable", "")
+    probe.begin()
+    refused(segment, "Python interpreter")
+
+
 @pytest.mark.parametrize(("name", "value"), [("executable", ""), ("executable", None), ("frozen", True)])
 def test_without_an_interpreter(name: str, value: object, segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frozen program would start itself, which would start itself; an embedded one has nothing to start."""

@@ -78,7 +78,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_recording_loads_no_video_room() -> None:
-    """`import reenact`, opening runs and recording load neither moviepy nor click."""
-    code = "import sys, reenact; reenact.Recorder, reenact.open_run; print([m for m in ('moviepy', 'click') if m in sys.modules])"
+    """`import reenact`, opening runs, listing and recording load neither moviepy nor click."""
+    code = "import sys, reenact, reenact.listing; reenact.Recorder, reenact.open_run; print([m for m in ('moviepy', 'click') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

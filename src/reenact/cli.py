@@ -182,6 +182,9 @@ def ls(folder: Path, as_json: bool) -> int:  # click's
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
 def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **options: Any) -> int:  # click's
     """Show the episodes of RUN (the newest under runs/) as a table."""
+    from reenact import probe
+
+    probe.begin()
     from reenact import listing
 
     if as_json and as_csv:

@@ -76,7 +76,7 @@ while True:
 
 
 class _Child:
-    """One that is running, or has ended."""
+    """One that is starting, is running, or has ended."""
 
     def __init__(self) -> None:
         self.pid, self._answers, self._last = os.getpid(), Queue[str](), time.monotonic()
@@ -92,7 +92,7 @@ class _Child:
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         self._tell([entry for entry in sys.path if isinstance(entry, str) and entry])
-        self._trouble = self._hear(START_S)[1]
+        self._starting, self._trouble = True, ""
 
     def _listen(self) -> None:
         assert self._process.stdout is not None  # noqa: S101  # for mypy: it is a pipe
@@ -130,6 +130,8 @@ class _Child:
 
     def ask(self, path: Path) -> str:
         """Lets it try a file; returns what is wrong with that."""
+        if self._starting:
+            self._starting, self._trouble = False, self._hear(START_S)[1]
         if self._trouble:
             return self._trouble
         self._tell(str(path.absolute()))  # where it was started is not where this process is now
@@ -149,6 +151,12 @@ class _Child:
 
 
 _idle: list[_Child] = []
+
+
+def begin() -> None:
+    """Starts a child for files that will be opened soon: it gets ready while this process imports what it needs."""
+    with contextlib.suppress(OSError):  # told of when the first file is tried
+        _idle.append(_Child())
 
 
 def try_all(paths: Sequence[Path]) -> dict[Path, str]:

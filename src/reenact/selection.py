@@ -10,7 +10,6 @@ from operator import index
 from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
-from gymnasium.utils.save_video import capped_cubic_video_schedule
 
 from reenact import usercode
 from reenact.episode import ENDINGS
@@ -21,6 +20,8 @@ Array = np.ndarray[Any, Any]
 Trigger = Callable[[int], bool]
 Episodes = str | int | Iterable[int | str] | None
 
+_NAMED = {"capped-cubic": "gymnasium.utils.save_video:capped_cubic_video_schedule"}
+"""Triggers that have a name; loaded only then, since Gymnasium's comes with all of moviepy."""
 _RANGE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?(?::(-?\d{1,18}))?")
 _ADDRESS = re.compile(r"\d{1,18}\.\d{1,18}")
 _NUMBER = re.compile(r"-?\d{1,18}")
@@ -102,7 +103,7 @@ def select(
     if episodes is None and every is None and trigger is None and not ranked:
         if remain is not None:
             return np.flatnonzero(remain).tolist()
-        return [number for number in range(count) if default is None or default(number)]
+        return list(range(count) if default is None else filter(default, range(count)))
     picked: set[int] = set()
     if episodes is not None:
         for pick in _parts(episodes):
@@ -277,8 +278,8 @@ def callable_trigger(trigger: str | Trigger | None) -> Trigger | None:
     """Returns what a trigger's name stands for: "capped-cubic" for Gymnasium's, else the user's own code."""
     if trigger is None or callable(trigger):
         return trigger
-    named: dict[str, Trigger] = {"capped-cubic": capped_cubic_video_schedule}
-    return named.get(trigger) or usercode.load(trigger)
+    found: Trigger = usercode.load(_NAMED.get(trigger, trigger))
+    return found
 
 
 def _parts(episodes: Episodes) -> Sequence[int | str]:
