@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -19,7 +20,7 @@ from gymnasium import spaces
 
 import reenact
 from bare import only
-from reenact import reader
+from reenact import heap, reader
 from reenact.process import Process
 
 if TYPE_CHECKING:
@@ -183,6 +184,22 @@ def test_what_is_read_in_pieces_is_what_the_file_holds(
         assert opened.returns.tolist() == expected["returns"]
         assert opened[-1].length == opened.lengths[-1]
     env.close()
+
+
+@pytest.mark.parametrize("span", [1 << 24, 40, 1])
+def test_a_damaged_label_is_missed_alone(span: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels read together, as close as they may lie, are each checked; the episode's own says what is wrong."""
+    monkeypatch.setattr(heap, "_SPAN", span)
+    with contextlib.closing(recorder(tmp_path / "toy", mark=lambda found: f"label {found['l']}")) as env:
+        for length in range(1, 9):
+            play(env, length)
+    with h5py.File(tmp_path / "toy" / "segment-00000.h5", "r+", libver=("v110", "v110"), locking=False) as file:
+        ref = file["episodes"][4]["label"]
+        file["heap"][int(ref["offset"])] ^= 1
+    run = reenact.open_run(tmp_path / "toy")
+    assert run.labels.tolist() == [f"label {length}" if length != 5 else "" for length in range(1, 9)]
+    with pytest.raises(reenact.DamagedError, match="heap are damaged"):
+        _ = run[4].label
 
 
 def test_columns_are_what_the_file_holds(path: Path, bare: list[tuple[int, int, Any]]) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
+
+import numpy as np
 
 from reenact import layout
 from reenact.errors import DamagedError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from reenact.hdf5 import Hdf5File
 
 _MAX_BLOB = 1 << 28
+_SPAN = 1 << 24
+"""Bytes read together, at most."""
+Array = np.ndarray[Any, Any]
 
 
 def blob(file: Hdf5File, ref: np.void) -> bytes:
@@ -31,3 +34,28 @@ def blob(file: Hdf5File, ref: np.void) -> bytes:
     if crc32(data) != int(ref["crc"]):
         raise DamagedError(f"{file.path}: bytes {offset} to {offset + length} of the heap are damaged")
     return data
+
+
+def blobs(file: Hdf5File, refs: Array) -> list[bytes | None]:
+    """Reads what references point to, those that lie close to each other in one go; None for what is damaged."""
+    if len(refs) > 1:
+        offsets, lengths = refs["offset"].astype(np.int64), refs["length"].astype(np.int64)
+        begin, end = int(offsets.min()), int((offsets + lengths).max())
+        if end - begin > _SPAN:
+            half = len(refs) // 2
+            return blobs(file, refs[:half]) + blobs(file, refs[half:])
+        try:
+            data = file.read(layout.HEAP, begin, end - begin).tobytes() if begin >= 0 else b""
+        except DamagedError:
+            data = b""
+        if data:
+            places = zip((offsets - begin).tolist(), lengths.tolist(), refs["crc"].tolist(), strict=True)
+            parts = ((data[at : at + length], crc) for at, length, crc in places)
+            return [part if crc32(part) == crc else None for part, crc in parts]
+    found: list[bytes | None] = []
+    for ref in refs:
+        try:
+            found.append(blob(file, ref))
+        except DamagedError:
+            found.append(None)
+    return found

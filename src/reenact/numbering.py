@@ -73,8 +73,8 @@ class Numbering:
         """The label of each, text; "": none."""
         joined = np.full(int(self._starts[-1]), "", object)
         for table, start in zip(self.tables, self._starts.tolist(), strict=False):
-            for at, label in table.labels().items():
-                joined[start + at] = label
+            labels = table.labels()
+            joined[start + np.fromiter(labels, np.int64, len(labels))] = list(labels.values())
         return self._numbered(joined)
 
     @property

@@ -16,7 +16,7 @@ from reenact.actions import ActionColumns
 from reenact.errors import DamagedError, ReplayError
 from reenact.hdf5 import Hdf5File
 from reenact.header import read_header
-from reenact.heap import blob
+from reenact.heap import blob, blobs
 from reenact.layout import Kept
 from reenact.process import this_process
 from reenact.slots import Slots
@@ -219,6 +219,14 @@ class SegmentReader:
     def label(self, row: np.void) -> str:
         """Reads an episode's label."""
         return self.blob(row["label"]).decode("utf-8", "replace")
+
+    def labels(self, refs: Array) -> list[str | None]:
+        """Reads labels by their references; None for what is damaged."""
+        texts: dict[bytes, str] = {}  # most are the same few
+        return [
+            None if data is None else texts.setdefault(data, data.decode("utf-8", "replace"))
+            for data in blobs(self._file, refs)
+        ]
 
     def blob(self, ref: np.void) -> bytes:
         """Reads what a heap reference points to.

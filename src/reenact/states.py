@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import numpy as np
 
 from reenact import layout
 from reenact.checksums import is_sound, sound_rows
 from reenact.errors import DamagedError
-from reenact.heap import blob
+from reenact.heap import blob, blobs
 from reenact.layout import StateKind
 
 if TYPE_CHECKING:
     from reenact.hdf5 import Hdf5File
 
-_HEAP_SPAN = 1 << 24
-"""Bytes of the heap read together, at most."""
 _KINDS = {kind.value: kind for kind in StateKind}
 Array = np.ndarray[Any, Any]
 State = tuple[int, StateKind, bytes]
@@ -55,15 +52,10 @@ class States:
         states = self._file.read(layout.STATES, first, int(last["first_state"]) + int(last["n_states"]) - first)
         if not len(states) or not sound_rows(states).all():
             raise DamagedError(f"{self._file.path}: states that episodes start from are damaged")
-        refs = states["data"]
-        offsets, lengths = refs["offset"].astype(np.int64), refs["length"].astype(np.int64)
-        begin, span = int(offsets.min()), int((offsets + lengths).max() - offsets.min())
-        heap = self._file.read(layout.HEAP, begin, span).tobytes() if 0 <= span <= _HEAP_SPAN else None
         found = []
-        fields = (states["step"], states["kind"], offsets, lengths, refs["crc"])
-        for at, (step, kind, offset, length, crc) in enumerate(zip(*(f.tolist() for f in fields), strict=True)):
-            data = blob(self._file, refs[at]) if heap is None else heap[offset - begin : offset - begin + length]
-            if crc32(data) != crc:
+        steps_and_kinds = zip(states["step"].tolist(), states["kind"].tolist(), strict=True)
+        for (step, kind), data in zip(steps_and_kinds, blobs(self._file, states["data"]), strict=True):
+            if data is None:
                 raise DamagedError(f"{self._file.path}: a state that an episode starts from is damaged")
             found.append((step, _KINDS.get(kind, StateKind.UNKNOWN), data))
         return first, found

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reenact.errors import DamagedError
 from reenact.layout import Ended, Kept
 
 if TYPE_CHECKING:
@@ -85,6 +83,7 @@ class Table:
         if reader.info_keywords:
             self._columns["info"] = np.zeros((0, len(reader.info_keywords)))
         self._labels: dict[int, str] = {}
+        self._unread: list[tuple[Array, Array]] = []  # places of labels, and their references
         self._count = 0
         self._next_index = self._end_of_rows = 0
         self._finished = False
@@ -168,7 +167,10 @@ class Table:
             self._columns["index"][at:end] = index[those]
             if "kept" in self._columns:
                 self._columns["kept"][at:end] = kept[those]
-            self._take_labels(rows, keep)
+            refs = rows["label"][those]
+            marked = np.flatnonzero(refs["length"])
+            if len(marked):
+                self._unread.append((at + marked, refs[marked]))
             self._count = end
             self._ends_damaged = not sound[-1]
             last = np.flatnonzero(sound)[-1:]
@@ -184,14 +186,6 @@ class Table:
                 self._columns[name] = np.empty((max(count + 1, len(column) * 5 // 4), *column.shape[1:]), column.dtype)
                 self._columns[name][: self._count] = column[: self._count]
 
-    def _take_labels(self, rows: Array, keep: Array) -> None:
-        """Takes the labels of rows, of which some are kept, from the end of the columns on."""
-        lengths = rows["label"]["length"]
-        for at in np.flatnonzero(lengths[keep]) if lengths.any() else ():
-            # one that is damaged stays away here; reading the episode's own label says so
-            with contextlib.suppress(DamagedError):
-                self._labels[self._count + int(at)] = self.reader.label(rows[keep[at]])
-
     def columns(self) -> dict[str, Array]:
         """Returns the columns, one entry an episode, in the segment's order; a killed one is the last, its row -1.
 
@@ -204,14 +198,22 @@ class Table:
             last |= {"row": -1, "index": self._index_of(row), "kept": Kept.PICKED, "info": np.nan}
             for name, column in self._columns.items():
                 column[count] = last[name]
-            self._labels.pop(count, None)
-            self._take_labels(row.reshape(1), np.zeros(1, np.int64))
             count += 1
         return {name: column[:count] for name, column in self._columns.items()}
 
     def labels(self) -> dict[int, str]:
-        """Returns the labels, by place in the columns; most episodes have none."""
-        return self._labels
+        """Reads the labels, by place in the columns; most episodes have none.
+
+        One that is damaged stays away: reading the episode's own says so.
+        """
+        for places, refs in self._unread:
+            read = zip(places.tolist(), self.reader.labels(refs), strict=True)
+            self._labels |= {place: label for place, label in read if label is not None}
+        self._unread.clear()
+        if self.interrupted is None or not self.interrupted["label"]["length"]:
+            return self._labels
+        (label,) = self.reader.labels(self.interrupted["label"].reshape(1))
+        return self._labels | ({} if label is None else {self._count: label})
 
     def _index_of(self, row: np.void) -> int:
         return int(row["index"]) if "index" in (row.dtype.names or ()) else self._next_index
