@@ -49,8 +49,9 @@ def test_during_training(tmp_path: Path) -> None:
 
 def test_readme_python(tmp_path: Path) -> None:
     """The README's Python blocks, one after the other, record a run and replay it."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    found = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = [block for block in found if "stable_baselines3" not in block]  # those, test_libraries.py runs
+    assert len(blocks) == 3
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks) + "\nassert all(result.ok for result in results)\n")
     run(script, folder=tmp_path)

@@ -40,6 +40,7 @@ NAMES = [
     "check",
     "open_run",
     "pack",
+    "recording",
     "repair",
     "replay",
     "verify",

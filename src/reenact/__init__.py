@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from reenact.logged import Episode
     from reenact.packing import PackResult, pack
+    from reenact.placing import recording
     from reenact.recorder import Recorder
     from reenact.render import replay, verify
     from reenact.repairing import RepairResult, SegmentReport, repair
@@ -58,6 +59,7 @@ _HOMES = {
     "Recorder": "recorder",
     "PackResult": "packing",
     "pack": "packing",
+    "recording": "placing",
     "RepairResult": "repairing",
     "SegmentReport": "repairing",
     "repair": "repairing",
@@ -71,6 +73,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022  # what a user meets first comes first
     "Recorder",
+    "recording",
     "open_run",
     "replay",
     "verify",

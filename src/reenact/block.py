@@ -47,6 +47,7 @@ class Block:
         open: the one that runs.
         base: the segment's row at which the tape begins.
         codec: of the current segment's columns.
+        lane: of the env among those of a vector env; -1: it is none of these.
     """
 
     def __init__(self, codec: ActionCodec, *, n_info: int, durations: bool) -> None:
@@ -55,6 +56,7 @@ class Block:
         self.pending: list[Entry] = []
         self.open: Entry | None = None
         self.base = 0
+        self.lane = -1
         self.codec = codec
         self._n_info, self._with_durations = n_info, durations
         self._leaves: list[list[Any]] = [self.tape.actions, *([] for _ in codec.leaves[1:])]
@@ -296,7 +298,7 @@ class Block:
         info = entry.info or (math.nan,) * self._n_info
         packed: bytes = pack(
             entry.first_step, entry.length, entry.n_actions, entry.seed, entry.ended, entry.total,
-            entry.elapsed, entry.end_time, -1, *label, *(entry.details_ref or (0, 0, 0)),
+            entry.elapsed, entry.end_time, self.lane, *label, *(entry.details_ref or (0, 0, 0)),
             entry.first_fingerprint, len(entry.fingerprints) // 2, max(0, entry.kind),
             entry.first_state, len(entry.states), *place, *info, *entry.crcs, 0,
         )  # fmt: skip  # one line a group of fields, in the table's order

@@ -29,14 +29,22 @@ _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p")
 _LOCAL_FUSE = ("fuse.fuse-overlayfs",)  # what lies under a container's root
 
 
-def default_run(env_id: str, launch: Launch) -> Path:
-    """Returns `runs/<env id>-<date>-<time>`, the same for every process of a launch."""
-    stamp = datetime.fromtimestamp(launch.started_at()).astimezone().strftime("%Y%m%d-%H%M%S")
+def default_run(env_id: str, launch: Launch, root: Path = Path("runs"), started: float | None = None) -> Path:
+    """Returns `runs/<env id>-<date>-<time>`, the same for every process of a launch.
+
+    Args:
+        env_id: of the env that is recorded.
+        launch: that records.
+        root: the folder of runs.
+        started: when the launch began, in seconds since 1970, where that is known.
+    """
+    began = launch.started_at() if started is None else started
+    stamp = datetime.fromtimestamp(began).astimezone().strftime("%Y%m%d-%H%M%S")
     name = f"{env_id.replace('/', '-').replace(':', '-')}-{stamp}"
-    folder, tries = Path("runs") / name, 1
+    folder, tries = root / name, 1
     while not _is_ours(folder, launch):
         tries += 1
-        folder = Path("runs") / f"{name}-{tries}"
+        folder = root / f"{name}-{tries}"
     return folder
 
 

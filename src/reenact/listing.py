@@ -64,9 +64,10 @@ def episodes(
         "started": run.started.astype("datetime64[ms]"),
         "segment": run.segment_numbers,
         "index": run.segment_indices,
+        "lane": run.lanes,
     }
     seeds, labels = run.seeds, run.labels
-    any_label = bool((labels != "").any())
+    any_label, any_lane = bool((labels != "").any()), bool((columns["lane"] >= 0).any())
     info = {name: run.info(name) for name in run.info_keywords}
     found = []
     for number in numbers:
@@ -80,6 +81,8 @@ def episodes(
             "elapsed": float(columns["elapsed"][number]),
             "started": f"{columns['started'][number]}Z",
         }
+        if any_lane:
+            row["lane"] = int(columns["lane"][number])
         if any_label:
             row["label"] = labels[number]
         row |= {name: finite(float(values[number])) for name, values in info.items()}

@@ -54,6 +54,11 @@ class EpisodeLog(SegmentLog):
         self.tally.begin()
         self.tape.due = -1
 
+    @property
+    def segment(self) -> int:
+        """The number of the segment that it fills; -1: there is none."""
+        return self._writer.number if self._writer is not None else -1
+
     def add_states(self, states: list[tuple[StateKind, bytes]]) -> None:
         """Adds states that the running episode, or the one that has just ended, was started from, noticed later."""
         entry = self._latest()

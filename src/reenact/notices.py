@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-_OURS = frozenset({"reenact", "gymnasium", "contextlib"})
+_OURS = frozenset({"reenact", "gymnasium", "stable_baselines3", "contextlib"})
 
 
 class Notices:

@@ -113,14 +113,38 @@ def this_launch() -> Launch:
 _launch: Launch | None = None
 
 
+def belong_to(launch: Launch) -> None:
+    """Tells a worker its launch, as the process that started it knew it then; elsewhere it does nothing.
+
+    What it has inherited may be older: a forkserver's children get the variables of the cell that first needed one.
+    """
+    if multiprocessing.parent_process() is not None or _is_worker_in_the_making():
+        os.environ[_LAUNCH_VARIABLE] = json.dumps(asdict(launch))
+
+
 def _cell() -> dict[str, Any]:
     """Returns what tells one start of a notebook's cell from another's."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None:
         return {}
+    _follow(shell)
     message = shell.get_parent() if hasattr(shell, "get_parent") else {}
     return {"cell": str(message.get("metadata", {}).get("cellId", "")), "execution": int(shell.execution_count)}
+
+
+_followed: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _follow(shell: Any) -> None:
+    """Has the start of each later cell noticed as it comes: one that records in workers alone says nothing itself."""
+    if shell not in _followed and hasattr(shell, "events"):
+        _followed.add(shell)
+        shell.events.register("pre_run_cell", _notice_cell)
+
+
+def _notice_cell(_info: object) -> None:
+    this_launch()
 
 
 def _find_launch() -> Launch:

@@ -50,7 +50,8 @@ TABLE = {
 }
 """Id prefix to the package that registers such ids: what a stranger's log may have imported."""
 
-_TRUSTED = frozenset({"gymnasium", *(name.partition(".")[0] for name in TABLE.values())})
+_TRUSTED = frozenset({"gymnasium", "stable_baselines3", *(name.partition(".")[0] for name in TABLE.values())})
+"""Packages that a stranger's log may have imported: those of envs, and those whose wrappers stand around them."""
 
 _RESERVED = frozenset({"id", "render_mode", "max_episode_steps", "disable_env_checker"})
 """What `gymnasium.make` takes for itself: no recipe has these among the env's kwargs."""

@@ -28,6 +28,7 @@ Env = gym.Env[Any, Any]
 EnvFactory = Callable[..., Env]
 """Takes `render_mode` by keyword and returns the env as it stood under the recorder."""
 
+_MONITOR = "stable_baselines3.common.monitor:Monitor"
 WITHOUT_EFFECT = frozenset(
     {
         "gymnasium.wrappers.common:PassiveEnvChecker",
@@ -37,7 +38,8 @@ WITHOUT_EFFECT = frozenset(
         "gymnasium.wrappers.rendering:RenderCollection",
         "gymnasium.wrappers.rendering:HumanRendering",
         "minari.data_collector.data_collector:DataCollector",
-        "stable_baselines3.common.monitor:Monitor",
+        "stable_baselines3.common.atari_wrappers:AtariWrapper",  # only puts others into each other
+        _MONITOR,
         "reenact.recorder:Recorder",
         "reenact.recorder:_Watched",
     }
@@ -265,6 +267,32 @@ def wrappers_of(env: Env) -> Iterator[gym.Wrapper[Any, Any, Any, Any]]:
     while isinstance(env, gym.Wrapper):
         yield env
         env = env.env
+
+
+def env_id(env: Env) -> str:
+    """Returns the id that an env was made by, or its class's name."""
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def is_monitored(env: Env) -> bool:
+    """Whether Stable-Baselines3's Monitor stands below: it writes what SB3 counts of each episode into its info."""
+    return any(class_name(type(wrapper)) == _MONITOR for wrapper in wrappers_of(env))
+
+
+_ENDS_LIVES, _CLIPS = ("EpisodicLifeEnv",), ("ClipRewardEnv", "ClipReward")
+"""Names of wrappers; libraries bring copies of their own."""
+
+
+def games_cut(env: Env) -> str | None:
+    """Returns what wrappers below the recorder make of an env's games: lives for episodes, clipped rewards; or None."""
+    told = []
+    for wrapper in reversed(list(wrappers_of(env))):
+        name = type(wrapper).__name__
+        if name in _ENDS_LIVES or (name == "AtariPreprocessing" and getattr(wrapper, "terminal_on_life_loss", False)):
+            told.append(f"{name} ends an episode with each life")
+        elif name in _CLIPS:
+            told.append(f"{name} clips the rewards")
+    return " and ".join(told) or None
 
 
 def class_name(found: type) -> str:

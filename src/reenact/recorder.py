@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from reenact import folder, jsontags, recipe, signing, usercode
+from reenact import folder, jsontags, lanes, recipe, signing, usercode
 from reenact.codec import ActionCodec
 from reenact.fingerprint import frozen, is_small
 from reenact.layout import Ended
@@ -61,6 +61,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         stats_key: str = "episode",
         info_keywords: Sequence[str] = (),
         role: str = "train",
+        lane: int | None = None,
         resume: bool = False,
         reseed: bool | str = False,
         factory: str | recipe.EnvFactory | None = None,
@@ -79,6 +80,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             stats_key: the statistics' key in `info`.
             info_keywords: numbers to keep of each episode's last `info`, by name; NaN where missing.
             role: what the episodes are for, in your own words ("train", "eval").
+            lane: the number of this env among those of a vector env, from 0; None: as the worker's name or the order
+                in which they are made tells it; -1: it has none.
             resume: whether to go on with a run that an earlier launch wrote.
             reseed: True: every unseeded reset gets a seed of its own, logged; "never": not even an env
                 that has no RNG yet gets one before its first unseeded reset.
@@ -110,6 +113,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             )
         if reseed not in (True, False, "never"):
             raise ValueError(f"reseed must be True, False or 'never', got {reseed!r}")
+        if lane is not None and not lanes.NO_LANE <= lane < 2**31:
+            raise ValueError(f"lane must be a number from 0, or -1 for none, got {lane!r}")
         self._stats_key, self._info_keywords, self._mark = stats_key, tuple(info_keywords), mark
         self._reseed = reseed
         self._seeds: np.random.SeedSequence | None = None
@@ -118,15 +123,17 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         self.episode_start_time: float = -1
         self._inert = recipe.inert.get()
         launch = this_launch()
-        env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        env_id = recipe.env_id(env)
         self.run = folder.default_run(env_id, launch) if run is None else Path(run)
         if usercode.loading.get():
             raise usercode.Unguarded
         taken, problems = recipe.take(env) if self._inert else recipe.take(env, factory)
         if not self._inert:
             folder.check_free(self.run, launch, resume=resume)
-            for problem in problems:
+            for problem in problems if not lanes.announced() else ():
                 self._notices.say(f"episodes of this env can't be replayed as they are: {problem}")
+        self._entries_below = stats_key == "episode" and recipe.is_monitored(env)
+        self._place = lanes.Place(self.run, role) if lane is None and not self._inert else None
         running = is_small(env.observation_space)
         self._log = EpisodeLog(
             self.run,
@@ -142,7 +149,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             resume=resume,
             used_before=bool(getattr(env, "has_reset", False)),
         )
+        self._log.block.lane = lanes.NO_LANE if lane is None else int(lane)
         self._tape = self._log.tape
+        self._games_cut = recipe.games_cut(env)
         self._origins = OriginTaker(env, create=reseed != "never", say=self._notices.say)
         if not self._inert:
             self.env = _Watched(env, self._origins, self._stop_watching)
@@ -184,6 +193,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         if self._inert:
             return self.env.reset(seed=seed, options=options)
         log = self._log
+        if self._place is not None:
+            log.block.lane, self._place = self._place.lane(), None
         details: dict[str, Any] = {}
         if options is not None:
             details |= self._options(options)
@@ -194,6 +205,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         if isinstance(self.env, _Watched) and log.steps:  # the first episode is over
             self._stop_watching()
         log.begin(seed, details, self._safely(self._origins.take, seed, log.steps))
+        self._tell_of_cut_games()
         try:
             observation, _ = result = self.env.reset(seed=seed, options=options)
         except BaseException as error:
@@ -216,7 +228,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         )
         log.end(ended, elapsed, values, observation)
         self._statistics.add(log.tally.total, log.tally.length, elapsed)
-        if self._stats_key in info:
+        if self._entries_below:
+            pass  # SB3 counts them: one more, of a life that the wrappers between end, would change its figures
+        elif self._stats_key in info:
             self._notices.say(
                 f"info[{self._stats_key!r}] was already written by a wrapper below the recorder, "
                 "and is left as it is; "
@@ -241,6 +255,15 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             what = f"{type(error).__name__}: {error}"
             self._notices.say(f"the state of {type(self.unwrapped).__name__} can't be taken ({what}): seed the resets")
             return []
+
+    def _tell_of_cut_games(self) -> None:
+        """Says what is recorded in a game's place: once a run, where its first segment begins."""
+        cut, self._games_cut = self._games_cut, None
+        if cut is not None and self._log.segment == 0:
+            self._notices.say(
+                f"below the recorder, {cut}: that is what is recorded, and no whole games with their scores; for "
+                'these, put the recorder below such wrappers: reenact.recording("runs/x", then=AtariWrapper)'
+            )
 
     def _stop_watching(self) -> None:
         """The first episode is over, or enough of it was seen."""
@@ -273,6 +296,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
 
     def close(self) -> None:
         """Ends the running episode as interrupted, closes the log, then the env."""
+        if self._place is not None:
+            self._place.leave()
         try:
             self._log.close()
         finally:
