@@ -69,6 +69,28 @@ def test_whatever_came_before_is_done_again(memory: int | None, tmp_path: Path) 
     exact(tmp_path / "run", live)
 
 
+@pytest.mark.parametrize("where", ["heap", "row"])
+def test_an_episode_whose_rng_state_is_damaged_is_reached_by_a_chain(where: str, tmp_path: Path) -> None:
+    """It is left out of its origins, named once, and no harm to those behind it; the chain's frames are those of live."""
+    live = record(make(odd.Odd), tmp_path / "run", unseeded(4))
+    with h5py.File(tmp_path / "run" / "segment-00000.h5", "r+", libver=("v110", "v110"), locking=False) as file:
+        at = int(file["episodes"][2]["first_state"])
+        state = file["states"][at]
+        if where == "heap":
+            file["heap"][int(state["data"]["offset"])] ^= 1
+        else:
+            state["crc"] ^= 1
+            file["states"][at] = state
+    assert [len(episode.origins) for episode in reenact.open_run(tmp_path / "run")[:2]] == [1, 1]
+    with pytest.warns(UserWarning, match="episode 2 of .*: 1 of 1 states that it starts from is damaged"):
+        results = reenact.verify(tmp_path / "run")
+    assert [(result.verdict, result.origin) for result in results] == [
+        ("exact", "seed"), ("exact", "rng"), ("exact", "chain:1"), ("exact", "rng")
+    ]  # fmt: skip
+    with pytest.warns(UserWarning, match="episode 2"):
+        assert np.array_equal(list(reenact.open_run(tmp_path / "run")[2].frames()), live[2])
+
+
 def test_a_chain_begins_at_the_last_seed_that_clears_all(tmp_path: Path) -> None:
     """Where a seeded reset forgets the past, the chain begins with that one."""
     script: odd.Script = [(3, "")] + [(9 if episode == 5 else None, "") for episode in range(1, 12)]

@@ -269,6 +269,20 @@ def test_ls_lists_the_runs_the_newest_last(say: Any, run: Path, tmp_path: Path) 
     assert len(said.out.splitlines()) == 3
 
 
+def test_ls_lists_packed_files(say: Any, run: Path, tmp_path: Path) -> None:
+    """A packed file is a run like any other, with its own size; an HDF5 file of somebody else's is none."""
+    packed = tmp_path / "runs" / "sent" / "bug.h5"
+    packed.parent.mkdir()
+    assert say("pack", run, "-o", packed).code == 0
+    with h5py.File(tmp_path / "runs" / "weights.h5", "w") as file:
+        file["weights"] = [1.0]
+    (tmp_path / "runs" / "torn.h5").write_bytes(b"nothing")
+    os.utime(run / "segment-00000.h5", (1e9, 1e9))
+    rows = [json.loads(line) for line in say("ls", "--json").out.splitlines()]
+    assert [row["run"] for row in rows] == [str(path.relative_to(tmp_path)) for path in (run, packed)]
+    assert rows[1] == rows[0] | {"run": rows[1]["run"], "MB": round(packed.stat().st_size / 1e6, 3)}
+
+
 def test_the_newest_run_is_taken_where_none_is_named(say: Any, run: Path, tmp_path: Path) -> None:
     """Without RUN it is the run last written under runs/, however deep it lies, and stderr names it."""
     os.utime(run / "segment-00000.h5", (1e9, 1e9))

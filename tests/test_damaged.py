@@ -493,7 +493,7 @@ def test_a_running_episode_whose_slots_are_damaged_is_missed(slots: tuple[int, .
         run = reenact.open_run(copy)
     assert run.segments[0].state == "live"
     assert len(run.live) == 1 - lost
-    assert ["1 damaged episodes of" in str(warning.message) for warning in said] == [True] * lost
+    assert ["1 damaged episode of" in str(warning.message) for warning in said] == [True] * lost
 
 
 def test_a_killed_segment_without_a_status_claims_no_last_episode(segment: Path) -> None:

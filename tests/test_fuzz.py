@@ -80,7 +80,7 @@ def test_what_is_left_out_and_said_is_partial(truth: Any) -> None:
     """An episode that is missing, with a warning, and one that raises are no lies."""
     found = copy.deepcopy(truth)
     _missing(found)
-    found["said"] = ["1 damaged episodes are left out"]
+    found["said"] = ["1 damaged episode left out"]
     assert fuzz_reader.compare(truth, found) == ("partial", "")
     found = copy.deepcopy(truth)
     found["episodes"]["0.1"]["rewards"] = "! damaged"

@@ -29,7 +29,7 @@ class Act(NamedTuple):
 
     Attributes:
         seed: what the reset was given.
-        states: taken before it: step, kind, bytes.
+        states: taken before it: step, kind, bytes; damaged ones are left out.
         options: what it was given.
         actions: of its episode; the one that raised is the last.
         trailing: steps after the episode's end.
@@ -125,10 +125,10 @@ def _block(reader: SegmentReader, rows: Array, starts: list[int], space: Any) ->
             if crc32(view[start * width : stop * width]) != crc:
                 raise DamagedError(f"{reader.path}: the steps {starts[at]} to {starts[at] + n_actions} are damaged")
         details = reader.details(rows[at]) if with_details[at] else {}
-        mine = states[its_state - first_state : its_state - first_state + n_states] if n_states else []
+        held = states[its_state - first_state : its_state - first_state + n_states] if n_states else []
         yield Act(
             details.get("seed") if seed == layout.NO_SEED else seed,
-            mine,
+            [state for state in held if state is not None],
             options_of(details),
             actions[start:stop],
             actions[stop : starts[at + 1] - first],

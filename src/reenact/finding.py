@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
 def find_runs(folder: Path) -> list[Path]:
     """Lists the folders at or below `folder` that hold segments, the one last written first."""
+    latest = last_written(folder)
+    return sorted(latest, key=lambda path: (-latest[path], path))
+
+
+def last_written(folder: Path) -> dict[Path, float]:
+    """Returns when each folder at or below `folder` that holds segments was last written, in seconds since 1970."""
     latest: dict[Path, float] = {}
     if folder.is_dir():
         for path in folder.rglob(layout.SEGMENT_GLOB):
             written = path.lstat().st_mtime  # a link may lead nowhere
             latest[path.parent] = max(latest.get(path.parent, 0.0), written)
-    return sorted(latest, key=lambda path: (-latest[path], path))
+    return latest
 
 
 def is_there(path: Path) -> bool:

@@ -142,7 +142,8 @@ def _check(reader: SegmentReader, rows: Array) -> None:
         for _, _, kind in reader.action_columns.kind_runs(int(stepped[0]["kind"]), int(stepped[0]["first_step"]), end):
             if not kind:
                 raise DamagedError(f"{reader.path}: the kinds of its actions are missing")
-    reader.states.of_all(rows)
+    if None in reader.states.of_all(rows)[1]:
+        raise DamagedError(f"{reader.path}: a state that an episode starts from is damaged")
     for row in rows[(rows["details"]["length"] > 0) | (rows["label"]["length"] > 0)]:
         reader.details(row)
         reader.label(row)

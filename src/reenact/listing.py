@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from reenact import layout
 from reenact.episode import finite
 from reenact.errors import DamagedError
-from reenact.finding import find_runs
+from reenact.finding import last_written
+from reenact.packed import read_pack
+from reenact.reader import is_file
 from reenact.run import Run, open_run
 from reenact.selection import Episodes, Picks, Trigger, callable_trigger, select
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 def runs(folder: Path) -> list[dict[str, object]]:
-    """Lists the runs at or below a folder, the one last written last."""
+    """Lists the runs at or below a folder, packed ones among them, the one last written last."""
     found: list[dict[str, object]] = []
-    for path in reversed(find_runs(folder)):
-        size = round(sum(file.lstat().st_size for file in path.glob("*.h5")) / 1e6, 3)
+    latest = last_written(folder) | {path: path.lstat().st_mtime for path in _packed(folder)}
+    for path in sorted(latest, key=lambda path: (latest[path], path)):
+        files = [path] if path.is_file() else path.glob("*.h5")
+        size = round(sum(file.lstat().st_size for file in files) / 1e6, 3)
         try:
             run = open_run(path)
         except DamagedError as error:
@@ -43,6 +50,15 @@ def runs(folder: Path) -> list[dict[str, object]]:
             }
         )
     return found
+
+
+def _packed(folder: Path) -> Iterator[Path]:
+    """Yields the packed files at or below a folder; other HDF5 files that lie there are none of reenact's business."""
+    for path in folder.rglob("*.h5") if folder.is_dir() else ():
+        if layout.segment_number(path.name) is None and is_file(path):
+            with contextlib.suppress(DamagedError):
+                if read_pack(path) is not None:
+                    yield path
 
 
 def episodes(

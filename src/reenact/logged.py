@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -178,9 +179,21 @@ class Episode:
 
     @property
     def origins(self) -> tuple[Origin, ...]:
-        """What it can be started again from, the best first; () if it needs a chain."""
+        """What it can be started again from, the best first; () if it needs a chain.
+
+        What is damaged is left out with a warning: a chain may do without it.
+        """
+        states = self._reader.states.of(self._row)
+        whole = [state for state in states if state is not None]
+        if len(whole) < len(states):
+            warnings.warn(
+                f"reenact: episode {self.address if self.number is None else self.number} of {self.run.path}: "
+                f"{len(states) - len(whole)} of {len(states)} states that it starts from is damaged: it needs another "
+                "origin, or a chain",
+                stacklevel=2,
+            )
         try:
-            return origin.read(self.seed, self._reader.states.of(self._row))
+            return origin.read(self.seed, whole)
         except ValueError as error:
             if isinstance(error, DamagedError):
                 raise

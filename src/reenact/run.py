@@ -114,9 +114,10 @@ class Run(Columns):
         before, self._numbering = self._numbering.damaged, Numbering(self.tables)
         damaged = self._numbering.damaged
         if damaged > before:  # fewer, once a writer has replaced a damaged slot
+            what = "1 damaged episode" if damaged == 1 else f"{damaged} damaged episodes"
             warnings.warn(
-                f"reenact: {damaged} damaged episodes of {self.path} are left out; those behind them have other "
-                "numbers than before, but the same addresses",
+                f"reenact: {what} of {self.path} left out; later ones have other numbers than before, but the same "
+                "addresses",
                 stacklevel=3,
             )
 

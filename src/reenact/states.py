@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reenact import layout
-from reenact.checksums import is_sound, sound_rows
+from reenact.checksums import sound_rows
 from reenact.errors import DamagedError
-from reenact.heap import blob, blobs
+from reenact.heap import blobs
 from reenact.layout import StateKind
 
 if TYPE_CHECKING:
@@ -27,35 +27,40 @@ class States:
     def __init__(self, file: Hdf5File) -> None:
         self._file = file
 
-    def of(self, row: np.void) -> list[State]:
-        """Reads an episode's RNG states and snapshots: step, kind, bytes."""
-        rows = self._file.read(layout.STATES, int(row["first_state"]), int(row["n_states"]))
-        found = []
-        for state in rows:
-            if not is_sound(state):
-                raise DamagedError(f"{self._file.path}: a state that an episode starts from is damaged")
-            kind = _KINDS.get(int(state["kind"]), StateKind.UNKNOWN)
-            found.append((int(state["step"]), kind, blob(self._file, state["data"])))
-        return found
+    def of(self, row: np.void) -> list[State | None]:
+        """Reads the states of a reset; None for one that is damaged.
 
-    def of_all(self, rows: Array) -> tuple[int, list[State]]:
+        Raises:
+            DamagedError: there are none where the row says so.
+        """
+        return self._read(int(row["first_state"]), int(row["n_states"]))
+
+    def of_all(self, rows: Array) -> tuple[int, list[State | None]]:
         """Reads the states of resets that lie side by side, their bytes in one go where these do too.
 
         Returns:
-            The first one's row in `states`, and one entry a row.
+            The first one's row in `states`, and one entry a row: None where it is damaged.
+
+        Raises:
+            DamagedError: there are none where the rows say so.
         """
         with_states = rows[rows["n_states"] > 0]
         if not len(with_states):
             return 0, []
-        first = int(with_states[0]["first_state"])
-        last = with_states[-1]
-        states = self._file.read(layout.STATES, first, int(last["first_state"]) + int(last["n_states"]) - first)
-        if not len(states) or not sound_rows(states).all():
+        first, last = int(with_states[0]["first_state"]), with_states[-1]
+        end = int(last["first_state"]) + int(last["n_states"])
+        if end <= first:
             raise DamagedError(f"{self._file.path}: states that episodes start from are damaged")
-        found = []
-        steps_and_kinds = zip(states["step"].tolist(), states["kind"].tolist(), strict=True)
-        for (step, kind), data in zip(steps_and_kinds, blobs(self._file, states["data"]), strict=True):
-            if data is None:
-                raise DamagedError(f"{self._file.path}: a state that an episode starts from is damaged")
-            found.append((step, _KINDS.get(kind, StateKind.UNKNOWN), data))
-        return first, found
+        return first, self._read(first, end - first)
+
+    def _read(self, first: int, count: int) -> list[State | None]:
+        states = self._file.read(layout.STATES, first, count)
+        sound = sound_rows(states)
+        found: list[State | None] = [None] * count
+        whole = states[sound]
+        fields = (np.flatnonzero(sound), whole["step"], whole["kind"])
+        data = blobs(self._file, whole["data"])
+        for at, step, kind, its in zip(*(field.tolist() for field in fields), data, strict=True):
+            if its is not None:
+                found[at] = step, _KINDS.get(kind, StateKind.UNKNOWN), its
+        return found
