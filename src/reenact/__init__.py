@@ -27,12 +27,13 @@ if TYPE_CHECKING:
         VideoExistsError,
     )
     from reenact.logged import Episode
+    from reenact.members import Segment
     from reenact.packing import PackResult, pack
     from reenact.placing import recording
     from reenact.recorder import Recorder
     from reenact.render import replay, verify
     from reenact.repairing import RepairResult, SegmentReport, repair
-    from reenact.run import Run, Segment, open_run
+    from reenact.run import Run, open_run
 
 _HOMES = {
     "Check": "checking",
@@ -67,7 +68,7 @@ _HOMES = {
     "verify": "render",
     "Episode": "logged",
     "Run": "run",
-    "Segment": "run",
+    "Segment": "members",
     "open_run": "run",
 }
 

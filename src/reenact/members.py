@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from reenact import layout
 from reenact.errors import DamagedError
@@ -16,6 +19,50 @@ from reenact.table import Table
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What one recorder, on one env instance, in one process, wrote.
+
+    Attributes:
+        number: in the run.
+        path: the file.
+        env_id: the env's id.
+        role: what its episodes are for, in the user's words.
+        state: "live", "closed", or "killed".
+        episodes: how many it holds.
+        steps: env steps in them.
+        predecessor: the segment of the same env instance that it took over from; -1: none.
+        gap: whether steps are missing between the two.
+    """
+
+    number: int
+    path: Path
+    env_id: str
+    role: str
+    state: str
+    episodes: int
+    steps: int
+    predecessor: int
+    gap: bool
+
+
+def segment_of(table: Table) -> Segment:
+    """Returns what there is to say of a segment, from its table."""
+    columns, attributes = table.columns(), table.reader.attributes
+    state = "closed" if table.status.closed else "live" if table.alive else "killed"
+    return Segment(
+        number=table.number,
+        path=table.reader.path,
+        env_id=str(attributes.get("env_id", "?")),
+        role=str(attributes.get("role", "")),
+        state=state,
+        episodes=len(columns["row"]),
+        steps=int(columns["length"].astype(np.int64).sum()),
+        predecessor=int(attributes.get("predecessor", -1)),
+        gap=bool(attributes.get("gap", 0)),
+    )
 
 
 class Members:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
@@ -16,7 +15,7 @@ from reenact.finding import is_there, nearby
 from reenact.layout import Ended
 from reenact.lineage import Lineage
 from reenact.logged import Episode
-from reenact.members import Members
+from reenact.members import Members, Segment, segment_of
 from reenact.numbering import Numbering
 from reenact.statistics import EpisodeStatistics
 
@@ -25,33 +24,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from reenact.table import Table
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """What one recorder, on one env instance, in one process, wrote.
-
-    Attributes:
-        number: in the run.
-        path: the file.
-        env_id: the env's id.
-        role: what its episodes are for, in the user's words.
-        state: "live", "closed", or "killed".
-        episodes: how many it holds.
-        steps: env steps in them.
-        predecessor: the segment of the same env instance that it took over from; -1: none.
-        gap: whether steps are missing between the two.
-    """
-
-    number: int
-    path: Path
-    env_id: str
-    role: str
-    state: str
-    episodes: int
-    steps: int
-    predecessor: int
-    gap: bool
 
 
 class Run(Columns):
@@ -226,24 +198,7 @@ class Run(Columns):
     @property
     def segments(self) -> list[Segment]:
         """The run's segments, by number."""
-        found = []
-        for table in self.tables:
-            columns, attributes = table.columns(), table.reader.attributes
-            state = "closed" if table.status.closed else "live" if table.alive else "killed"
-            found.append(
-                Segment(
-                    number=table.number,
-                    path=table.reader.path,
-                    env_id=str(attributes.get("env_id", "?")),
-                    role=str(attributes.get("role", "")),
-                    state=state,
-                    episodes=len(columns["row"]),
-                    steps=int(columns["length"].astype(np.int64).sum()),
-                    predecessor=int(attributes.get("predecessor", -1)),
-                    gap=bool(attributes.get("gap", 0)),
-                )
-            )
-        return found
+        return [segment_of(table) for table in self.tables]
 
     def timeline(self, segment: int) -> Iterator[tuple[Episode, int]]:
         """Yields all that a segment's env did, in order: each reset's episode, and the steps done after its end.
