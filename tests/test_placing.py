@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]  # has none
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest

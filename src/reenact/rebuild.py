@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TABLE = {
     "ALE/": "ale_py",
+    r"\w+(-ram)?(NoFrameskip|Deterministic)-v\d+$": "ale_py",
     "MiniGrid-": "minigrid",
     "BabyAI-": "minigrid",
     "highway": "highway_env",
@@ -48,7 +49,7 @@ TABLE = {
     "MiniWorld-": "miniworld",
     "FlappyBird-": "flappy_bird_gymnasium",
 }
-"""Id prefix to the package that registers such ids: what a stranger's log may have imported."""
+"""How an id begins (a pattern) to the package that registers such: what a stranger's log may have imported."""
 
 _TRUSTED = frozenset({"gymnasium", "stable_baselines3", *(name.partition(".")[0] for name in TABLE.values())})
 """Packages that a stranger's log may have imported: those of envs, and those whose wrappers stand around them."""
@@ -80,7 +81,7 @@ def register(env_id: str, others: Iterable[str] = ()) -> list[str]:
         Why some could not be imported.
     """
     missing = []
-    for module in (*(package for prefix, package in TABLE.items() if env_id.startswith(prefix)), *others):
+    for module in (*(package for begins, package in TABLE.items() if re.match(begins, env_id)), *others):
         if env_id in gym.registry:
             break
         try:

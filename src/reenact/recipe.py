@@ -288,7 +288,7 @@ def games_cut(env: Env) -> str | None:
     told = []
     for wrapper in reversed(list(wrappers_of(env))):
         name = type(wrapper).__name__
-        if name in _ENDS_LIVES or (name == "AtariPreprocessing" and getattr(wrapper, "terminal_on_life_loss", False)):
+        if name in _ENDS_LIVES:
             told.append(f"{name} ends an episode with each life")
         elif name in _CLIPS:
             told.append(f"{name} clips the rewards")
