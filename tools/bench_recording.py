@@ -4,6 +4,7 @@
     python tools/bench_recording.py --quick      the same, small: to see that it runs, not to quote
     python tools/bench_recording.py --memory     growth of memory over 10 million steps (--memory 2: two)
     python tools/bench_recording.py --bytes      bytes on disk a step, 10,000 episodes of random CartPole
+    python tools/bench_recording.py --sb3        frames a second of Stable-Baselines3's PPO (needs '.[libraries]')
 
 All forms run in one process, taking turns, so that a busy machine slows each of them alike; figures are
 medians over the repeats. "adds" is the median, over the repeats, of a form's time less that of the bare env
@@ -294,6 +295,45 @@ def report_script(episodes: int, repeats: int) -> None:
         print(f"| {name} | {whole:.2f} | {against(whole, plain)} | {against(whole, video)} |", flush=True)
 
 
+def report_sb3(repeats: int, steps: int) -> None:
+    """Prints the fps of PPO in SB3's vector envs; two trainings, one of them recorded, take turns, a rollout each.
+
+    CPU time, of this process alone, tells more where others use the machine; workers' is not in it.
+    """
+    import torch  # noqa: PLC0415 - the other forms are measured without it as well
+    from stable_baselines3 import PPO  # noqa: PLC0415
+    from stable_baselines3.common.env_util import make_vec_env  # noqa: PLC0415
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    print(f"\n### Stable-Baselines3: PPO on CartPole-v1, 4 envs, {repeats} turns of {steps:,} steps each\n")
+    print("| vector env | fps without | fps with the recorder | ratio | of CPU time |")
+    print("|---|--:|--:|--:|--:|")
+    for vec_env in (DummyVecEnv, SubprocVecEnv):
+        with scratch() as folder:
+            models = []
+            for wrapper in ({}, {"wrapper_class": reenact.recording(folder / "run")}):
+                envs = make_vec_env("CartPole-v1", n_envs=4, seed=SEED, vec_env_cls=vec_env, **wrapper)
+                models.append(PPO("MlpPolicy", envs, n_steps=steps // 4, seed=SEED, device="cpu"))
+                models[-1].learn(steps)  # warm
+            wall: tuple[list[float], list[float]] = ([], [])
+            cpu: tuple[list[float], list[float]] = ([], [])
+            for repeat in range(repeats):
+                for form in (0, 1) if repeat % 2 else (1, 0):
+                    gc.collect()
+                    started = time.perf_counter(), time.process_time()
+                    models[form].learn(steps, reset_num_timesteps=False)
+                    wall[form].append(time.perf_counter() - started[0])
+                    cpu[form].append(time.process_time() - started[1])
+            for model in models:
+                model.get_env().close()
+        without, with_ = (steps / statistics.median(times) for times in wall)
+        ratios = [
+            statistics.median(bare / mine for bare, mine in zip(*times, strict=True)) for times in (wall, cpu)
+        ]
+        print(f"| {vec_env.__name__} | {without:,.0f} | {with_:,.0f} | {ratios[0]:.3f} | {ratios[1]:.3f} |", flush=True)
+
+
 def resident_bytes() -> int:
     """Returns the memory that this process holds now (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
@@ -359,11 +399,15 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, help="of the training script and of --bytes (10,000)")
     parser.add_argument("--memory", type=float, nargs="?", const=10.0, metavar="MILLIONS", help="growth of memory")
     parser.add_argument("--bytes", action="store_true", help="bytes on disk a step")
+    parser.add_argument("--sb3", action="store_true", help="frames a second of Stable-Baselines3's PPO")
     parser.add_argument("--memory-child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
 
     if options.memory_child is not None:
         grow(options.memory_child)
+        return
+    if options.sb3:
+        report_sb3(options.repeats or (4 if options.quick else 100), options.steps or 512)
         return
     episodes = options.episodes or (300 if options.quick else 10_000)
     if options.memory is not None or options.bytes:
