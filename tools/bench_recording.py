@@ -328,9 +328,7 @@ def report_sb3(repeats: int, steps: int) -> None:
             for model in models:
                 model.get_env().close()
         without, with_ = (steps / statistics.median(times) for times in wall)
-        ratios = [
-            statistics.median(bare / mine for bare, mine in zip(*times, strict=True)) for times in (wall, cpu)
-        ]
+        ratios = [statistics.median(bare / mine for bare, mine in zip(*times, strict=True)) for times in (wall, cpu)]
         print(f"| {vec_env.__name__} | {without:,.0f} | {with_:,.0f} | {ratios[0]:.3f} | {ratios[1]:.3f} |", flush=True)
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 import warnings
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -81,6 +82,7 @@ def _content(run: reenact.Run) -> Json:
         "segments": {str(one.number): {name: str(getattr(one, name)) for name in SEGMENT} for one in segments},
         "done": {str(one.number): _told(partial(_done, run, one.number)) for one in segments},
         "acts": {str(one.number): _told(partial(_acts, run, one.number)) for one in segments},
+        "states": {str(one.number): _told(partial(_states, run, one.number)) for one in segments},
         "uuid": run.uuid,
     }
 
@@ -116,7 +118,7 @@ def _episode(get: Callable[[], Any]) -> Json:
     if isinstance(one, str):
         return dict.fromkeys((*FIELDS, "data"), one)
     found = {name: _told(partial(_read, one, name)) for name in FIELDS}
-    return found | {"data": _told(lambda: _plain(one.data()))}
+    return found | {"data": _told(lambda: _plain(replace(one.data(), origins=())))}
 
 
 def _read(one: Any, name: str) -> str:
@@ -129,7 +131,12 @@ def _done(run: Any, segment: int) -> list[str]:
 
 def _acts(run: Any, segment: int) -> list[str]:
     lineage = run.lineage(segment)
-    return [repr(act) for act in lineage.acts(0, lineage.resets)]
+    return [repr(act._replace(states=[])) for act in lineage.acts(0, lineage.resets)]
+
+
+def _states(run: Any, segment: int) -> list[list[str]]:
+    lineage = run.lineage(segment)
+    return [[repr(state) for state in act.states] for act in lineage.acts(0, lineage.resets)]
 
 
 def commands(path: Path, truth: Json | None) -> list[str]:
@@ -184,6 +191,7 @@ def compare(truth: Json, found: Json) -> tuple[str, str]:
     held.episodes()
     held.numbers()
     held.timelines()
+    held.states()
     held.segments()
     held.live()
     if found["uuid"] != truth["uuid"]:
@@ -269,6 +277,22 @@ class _Held:
                     self.wrong.append(f"{name} of segment {segment} differ: {_short((differ or items)[0])}")
                 elif len(items) < len(known):
                     self.silent(f"{name} of segment {segment} end early")
+
+    def states(self) -> None:
+        """What is known of the generators before each reset: less of it, where it is damaged, and nothing else."""
+        for segment, found in self.found["states"].items():
+            known = self.truth["states"].get(segment, [])
+            if isinstance(found, str) or found == known:
+                continue
+            self.less = True
+            # as above: the lineage may begin later than it did
+            begins = [known, known[len(known) - len(found) :]] if self.said else [known]
+            fits = [
+                all(set(some) <= set(its) for some, its in zip(found, from_there, strict=False))
+                for from_there in begins
+            ]
+            if not any(fits):
+                self.wrong.append(f"states of segment {segment} are others")
 
     def _differing(self, items: list[str], known: list[str]) -> list[tuple[str, str]]:
         pairs = [(a, b) for a, b in zip_longest(items, known[: len(items)]) if a != b]
