@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -209,3 +210,25 @@ def test_a_writer_here_lives_by_its_pid_whatever_the_clock_says(monkeypatch: pyt
     for ago in (-10 * HOUR, 0, int(STALE_S * 1e9) - 1, int(STALE_S * 1e9), 10 * HOUR):
         assert here.is_alive(clocks.wall - ago)
         assert elsewhere.is_alive(clocks.wall - ago) == (ago < STALE_S * 1e9)
+
+
+def test_a_run_that_goes_on_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    """Episodes of a later recorder come after those that are there, by numbers too, whatever the clock says by then."""
+    with pytest.MonkeyPatch.context() as patch:
+        real = time.time_ns
+        patch.setattr(time, "time_ns", lambda: real() + HOUR)
+        _two_episodes(tmp_path / "run")
+    file = tmp_path / "run" / "segment-00000.h5"
+    then = file.stat().st_mtime_ns + HOUR
+    os.utime(file, ns=(then, then))  # the disk went by that clock, too
+    _two_episodes(tmp_path / "run")
+    run = reenact.open_run(tmp_path / "run")
+    assert [run[number].address for number in range(4)] == ["0.0", "0.1", "1.0", "1.1"]
+
+
+def _two_episodes(run: Path) -> None:
+    with contextlib.closing(reenact.Recorder(Ticking(), run)) as env:
+        for _ in range(2):
+            env.reset()
+            for _ in range(3):
+                env.step(0)

@@ -129,6 +129,7 @@ class SegmentWriter:
         _sweep(run)
         self._process, self._sequence, self._dead, self._durable = process, 0, False, durable
         self.indexed = 0  # episodes committed, resets without a step aside
+        written = _last_written_ns(run)
         self.number, claim = _claim(run)
         self.home = layout.home(str(header["run"]), self.number)
         self.path = run / layout.SEGMENT_NAME.format(self.number)
@@ -146,7 +147,7 @@ class SegmentWriter:
             self._descriptor: int | None = int(self._file.id.get_vfd_handle())
             try:
                 self._make({**header, "segment": self.number}, leaves, info_keywords, durations)
-                self.committed_ns = time.time_ns()
+                self.committed_ns = max(time.time_ns(), written)
                 self._write_status(closed=False)
                 self._file.swmr_mode = True
                 self._to_disk()
@@ -293,6 +294,18 @@ def _after_fork_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     # h5py's lock, which newer versions of it take themselves: held by another thread, it would stay so in the child
     os.register_at_fork(before=phil.acquire, after_in_parent=phil.release, after_in_child=_after_fork_in_child)
+
+
+def _last_written_ns(run: Path) -> int:
+    """Returns when a segment of the run was last written: what is recorded from now on comes later, or numbers move.
+
+    The wall clock may have been set back since.
+    """
+    found = 0
+    for path in run.glob(layout.SEGMENT_GLOB):
+        with contextlib.suppress(OSError):  # it may be gone
+            found = max(found, path.lstat().st_mtime_ns)
+    return found
 
 
 def _claim(run: Path) -> tuple[int, Path]:
