@@ -347,7 +347,7 @@ def test_a_recorder_is_not_copied(tmp_path: Path) -> None:
     """Pickled, copied or sent to another process, a recorder says what to do instead; its env can be copied."""
     env = record(tmp_path / "run", episodes=0)
     for copied in (copy.deepcopy, copy.copy, pickle.dumps):
-        with pytest.raises(TypeError, match=r"a function that makes the env .* copy recorder\.env"):
+        with pytest.raises(TypeError, match=r"reenact\.recording\(run\), which wraps .* copy recorder\.env"):
             copied(env)
     with pytest.raises(TypeError, match="sent to another process"):
         multiprocessing.get_context("spawn").Process(target=_ignored, args=(env,)).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class _Recording:
 
     run: Path | None
     then: Callable[..., AnyWrapper] | None
-    options: dict[str, Any]
+    options: dict[str, Any] = field(hash=False)
     root: Path = field(repr=False)
     started: float = field(repr=False)
 
@@ -82,9 +83,16 @@ class _Recording:
         return recorder if self.then is None else self.then(recorder, **wrapper_kwargs)
 
     def __reduce__(self) -> Any:
-        """Takes along the launch as it is when a worker is started: in a notebook, the cell that starts it."""
-        fields = self.run, self.then, self.options, self.root, self.started
-        return _unpacked, (process.this_launch(), *fields)
+        """Takes along the launch as it is when a worker is started: in a notebook, the cell that starts it.
+
+        Raises:
+            RunExistsError: the worker that is being started could not record; from there, the message would come late.
+            RunError: as above.
+        """
+        launch = process.this_launch()
+        if self.run is not None and get_spawning_popen() is not None and not recipe.inert.get():
+            folder.check_free(self.run, launch, resume=bool(self.options.get("resume")))
+        return _unpacked, (launch, self.run, self.then, self.options, self.root, self.started)
 
 
 def _unpacked(launch: process.Launch, *fields: Any) -> _Recording:

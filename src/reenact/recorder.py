@@ -311,8 +311,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         """
         raise TypeError(
             "a Recorder can't be pickled, copied or sent to another process: what it records goes into one file, from "
-            "one env. Hand over a function that makes the env and wraps it there, as vector envs take it; to copy the "
-            "env without its log, copy recorder.env"
+            "one env. Hand over reenact.recording(run), which wraps an env where it is made, as vector envs take it; "
+            "to copy the env without its log, copy recorder.env"
         )
 
     @property
