@@ -498,6 +498,23 @@ def test_where_the_recorder_stands(
     assert {result.verdict for result in reenact.verify(run)} == {"exact"}
 
 
+def test_a_time_limit_above_the_recorder(tmp_path: Path) -> None:
+    """What a TimeLimit above it cuts is logged as interrupted, with the steps that were done, and replays."""
+
+    def make() -> Any:
+        return TimeLimit(Recorder(gym.make("Bell-v0"), tmp_path / "run"), 5)
+
+    envs = gym.vector.SyncVectorEnv([make, make])
+    envs.reset(seed=3)
+    for _ in range(18):
+        envs.step(np.array([1, 1]))
+    envs.close()
+    run = reenact.open_run(tmp_path / "run")
+    assert set(run.ended.tolist()) == {"interrupted"}
+    assert run.lengths.tolist() == [5] * 6
+    assert {result.verdict for result in reenact.verify(run)} == {"exact"}
+
+
 @pytest.mark.parametrize(("env_id", "expected"), [("CartPole-v1", {"exact"}), ("Bell-v0", {"exact", "diverged"})])
 def test_chance_above_the_recorder(env_id: str, expected: set[str], tmp_path: Path) -> None:
     """Above it, a wrapper that draws from the env's generator spoils replays of an env that draws in its steps: told so."""
