@@ -82,7 +82,7 @@ class Heard:
         self.said: list[str] = []
         self.total = self.done = 0
 
-    def planned(self, frames: int) -> None:
+    def planned(self, frames: int, films: int) -> None:  # noqa: ARG002  # the observer's
         """Adds up."""
         self.total += frames
 

@@ -63,27 +63,70 @@ def test_other_errors_are_left_to_the_user(error: Exception) -> None:
     assert headless.explain(error) is None
 
 
-def test_a_replay_without_a_screen_says_what_to_set(tmp_path: Path) -> None:
-    """With MuJoCo and no MUJOCO_GL, `replay` says so in one line, without a traceback."""
+BARE = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")}
+REPLAY = "from reenact.cli import replay_main; replay_main()"
+
+
+@pytest.fixture(scope="module")
+def reacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a MuJoCo env."""
     pytest.importorskip("mujoco")
-    env = reenact.Recorder(gym.make("Reacher-v5"), run=tmp_path / "run")
+    run = tmp_path_factory.mktemp("reacher") / "run"
+    env = reenact.Recorder(gym.make("Reacher-v5"), run=run)
     env.reset(seed=3)
     env.step(env.action_space.sample())
     env.close()
-    bare = {
-        name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")
-    }
-    command = [
-        sys.executable,
-        "-c",
-        "from reenact.cli import replay_main; replay_main()",
-        str(tmp_path / "run"),
-        "--episodes",
-        "all",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=bare, check=False, timeout=120)
+    return run
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_mujoco_draws_without_a_screen(reacher: Path, tmp_path: Path, jobs: str) -> None:
+    """With nothing set, `replay` finds out what MuJoCo can draw with, in its own process and in workers."""
+    command = [sys.executable, "-c", REPLAY, str(reacher), "--episodes", "all", "--jobs", jobs]
+    command += ["--video-folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=BARE, check=False, timeout=120)
+    assert "episode 0: exact" in done.stderr
+    assert done.returncode == 0
+
+
+def test_the_call_leaves_the_environment_alone(reacher: Path, tmp_path: Path) -> None:
+    """`reenact.replay` sets nothing in the process that calls it, whose envs may want to show themselves."""
+    code = (
+        "import os, sys, reenact\nbefore, finders = dict(os.environ), list(sys.meta_path)\n"
+        "for jobs in (1, 2): print(reenact.replay(sys.argv[1], 'all', video_folder=sys.argv[2], jobs=jobs)[0].verdict)\n"
+        "assert (dict(os.environ), sys.meta_path) == (before, finders)\n"
+    )
+    command = [sys.executable, "-c", code, str(reacher), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=BARE, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["impossible", "exact"]
+
+
+def test_where_mujoco_can_not_draw_it_is_told_what_to_install(reacher: Path, tmp_path: Path) -> None:
+    """With neither EGL nor OSMesa, the result says which Debian packages there are, without a traceback."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['OpenGL'] = None\n")
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    command = [sys.executable, "-c", REPLAY, str(reacher), "--episodes", "all", "--video-folder", str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**BARE, "PYTHONPATH": path}, check=False, timeout=120
+    )
     assert done.returncode == 1
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("episode 0: "))
     assert "impossible" in line
-    assert "MUJOCO_GL=egl" in line
+    assert "libegl1" in line
+    assert "libosmesa6" in line
     assert "Traceback" not in done.stderr.partition("Exception ignored")[0]
+
+
+def test_what_was_chosen_by_hand_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is set is left as it is, and where there is a screen nothing is set at all."""
+    monkeypatch.delenv("PYGLET_HEADLESS", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
+    monkeypatch.setenv("DISPLAY", ":0")
+    headless.choose()
+    assert "PYGLET_HEADLESS" not in os.environ
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.setenv("PYGLET_HEADLESS", "0")
+    headless.choose()
+    assert (os.environ["SDL_VIDEODRIVER"], os.environ["PYGLET_HEADLESS"]) == ("offscreen", "0")

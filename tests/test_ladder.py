@@ -254,7 +254,7 @@ def test_envs_are_closed_whatever_happens(carried: Path) -> None:
     """An observer that raises, and frames that nobody takes to the end, leave no env open."""
 
     class Impatient:
-        def planned(self, frames: int) -> None:
+        def planned(self, frames: int, films: int) -> None:  # the observer's
             pass
 
         def advanced(self, frames: int) -> None:

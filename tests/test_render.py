@@ -789,7 +789,7 @@ def test_a_job_tells_its_observer_each_frame(tmp_path: Path) -> None:
         total = done = 0
         results: list[Any] = []  # noqa: RUF012  # one instance  # one instance
 
-        def planned(self, frames: int) -> None:
+        def planned(self, frames: int, films: int) -> None:  # noqa: ARG002  # the observer's
             self.total += frames
 
         def advanced(self, frames: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -111,6 +112,9 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--origin", metavar="NAME", help="Start by this alone: seed, rng, snapshot, chain, chain:N, …"),
         click.option("--env", metavar="CODE", help="module:factory or file.py:factory that makes the env."),
+        click.option(
+            "--jobs", metavar="N", type=click.IntRange(min=1), help="Processes at a time.  [default: the cores]"
+        ),
     ):
         command = option(command)
     return command
@@ -133,10 +137,14 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--no-diverged", is_flag=True, help="Leave no marked video of a diverged replay.")
 @click.option("--lossless", is_flag=True, help="Pixel-exact video; larger, and not for browsers.")
 @_reexecuting
-def replay(run: Path | None, as_json: bool, no_diverged: bool, follow: bool, **options: Any) -> int:  # click's
+def replay(
+    run: Path | None, as_json: bool, no_diverged: bool, follow: bool, jobs: int | None, **options: Any
+) -> int:  # click's
     """Make videos of chosen episodes of RUN (the newest under runs/), each compared with the log."""
-    from reenact import render
+    from reenact import headless, render, workers
 
+    headless.choose()
+    options["jobs"] = jobs or workers.cores()
     with _Watcher(as_json=as_json) as watcher:
         # one that is followed may not be there yet
         found = run if run is not None and follow else _run(run)
@@ -149,10 +157,12 @@ def replay(run: Path | None, as_json: bool, no_diverged: bool, follow: bool, **o
 @_selecting
 @click.option("--rendered", is_flag=True, help="Draw every frame, and throw it away.")
 @_reexecuting
-def verify(run: Path | None, as_json: bool, **options: Any) -> int:  # click's
+def verify(run: Path | None, as_json: bool, jobs: int | None, **options: Any) -> int:  # click's
     """Re-execute and compare episodes of RUN without making videos; all of them unless told."""
-    from reenact import render
+    from reenact import headless, render, workers
 
+    headless.choose()
+    options["jobs"] = jobs or workers.cores()
     with _Watcher(as_json=as_json, only_failures=True) as watcher:
         results = render.verify(_run(run), observer=watcher, **options)
     exact = sum(result.ok for result in results)
@@ -376,7 +386,9 @@ class _Watcher:
 
     def __init__(self, *, as_json: bool, only_failures: bool = False) -> None:
         self._as_json, self._only_failures = as_json, only_failures
-        self._bar: ProgressBar[int] | None = None
+        self._bar: ProgressBar[str] | None = None
+        self._films = self._done = self._frames = 0
+        self._began = 0.0
         self._lines: TextIO = sys.stdout
 
     def __enter__(self) -> _Watcher:
@@ -392,32 +404,38 @@ class _Watcher:
             sys.stdout.flush()
             os.dup2(self._lines.fileno(), 1)
             self._lines.close()
-        if self._bar is not None:
-            self._bar.render_finish()
+        self._end_bar()
 
-    def planned(self, frames: int) -> None:
+    def _end_bar(self) -> None:
         if self._bar is not None:
             self._bar.render_finish()
             self._bar = None
+
+    def planned(self, frames: int, films: int) -> None:
+        self._end_bar()
+        self._films, self._done, self._frames, self._began = films, 0, 0, time.monotonic()
         if sys.stderr.isatty() and frames:
-            self._bar = click.progressbar(length=frames, label="frames", file=sys.stderr)
+            self._bar = click.progressbar(
+                length=frames, label="frames", file=sys.stderr, show_pos=True, item_show_func=lambda said: said
+            )
             self._bar.render_progress()
 
     def waiting(self, what: str) -> None:
-        if self._bar is not None:
-            self._bar.render_finish()
-            self._bar = None
+        self._end_bar()
         click.echo(what, err=True)
 
     def advanced(self, frames: int) -> None:
+        self._frames += frames
         if self._bar is not None:
-            self._bar.update(frames)
+            rate = self._frames / max(time.monotonic() - self._began, 1e-3)
+            self._bar.update(frames, f"{self._done} of {self._films} done, {rate:,.0f} frames/s")
 
     def chained(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             click.echo(f"\r\033[Kre-executing what came before: {done} of {total} resets", nl=False, err=True)
 
     def finished(self, result: ReplayResult) -> None:
+        self._done += 1
         if self._as_json:
             print(json.dumps(result.to_json()), file=self._lines, flush=True)
         if result.ok and self._only_failures:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reenact import diagnosis, recipe, trial, video
@@ -36,20 +35,26 @@ class Options:
     """How films are made.
 
     Attributes:
-        folder: where the videos go.
+        folder: where the videos go, as it was said.
+        place: the same for any process, wherever it works.
         look: what they show.
         env_name: what the user's own way to make the env is called; None: the recipe was followed.
+        origin: the only one that films are started from, or None.
+        tolerance: how far a reward may be off.
         overwrite: whether files made from something else are replaced.
         diverged: whether a diverged replay leaves a marked video.
         job: tells this job from any other.
     """
 
     folder: Path
+    place: Path
     look: Look
     env_name: str | None
+    origin: str | None
+    tolerance: float
     overwrite: bool
     diverged: bool
-    job: str = field(default_factory=lambda: uuid.uuid4().hex)
+    job: str
 
 
 def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tell) -> ReplayResult:
@@ -65,10 +70,9 @@ def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tel
     Raises:
         ReenactError: it can't be made; no file is left.
     """
-    path, source = path_of(film, options, ladders.tolerance), _source(film, options, ladders)
-    done = there_already(film, options, ladders, shelf)
+    path, source = path_of(film, options), _source(film, options)
+    done = there_already(film, options, shelf)
     if done is not None:
-        tell(sum(part.end - part.first for part in film.parts))
         return done
     if not (options.overwrite or shelf.may_take(path, source)):
         return refused(
@@ -90,21 +94,23 @@ def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tel
             return take.keep(result, path, source, shelf)
 
 
-def there_already(film: Film, options: Options, ladders: Ladders, shelf: Shelf) -> ReplayResult | None:
+def there_already(film: Film, options: Options, shelf: Shelf) -> ReplayResult | None:
     """Returns the result of a video that is there already, made from the same with the same options; else None."""
-    path, source = path_of(film, options, ladders.tolerance), _source(film, options, ladders)
-    entry = shelf.find(path, source, "tolerated" if ladders.tolerance else "exact")
+    path, source = path_of(film, options), _source(film, options)
+    entry = shelf.find(path, source, "tolerated" if options.tolerance else "exact")
     if entry is None:
         return None
-    made = result_of(film, ladders.tolerance, Trial(str(entry.get("origin")), None, ()))
+    made = result_of(film, options.tolerance, Trial(str(entry.get("origin")), None, ()))
     frames = entry.get("frames")
     again = entry.get("job") != options.job  # else this very job made it, in a worker that died before it could say so
-    return replace(made, path=str(path), frames=frames if isinstance(frames, int) else 0, reused=again)
+    return replace(
+        made, path=str(options.folder / path.name), frames=frames if isinstance(frames, int) else 0, reused=again
+    )
 
 
-def path_of(film: Film, options: Options, tolerance: float) -> Path:
+def path_of(film: Film, options: Options) -> Path:
     """Returns where a film's video goes: the plain name is for exact ones alone, and a tolerance never makes one."""
-    return options.folder / f"{film.name}{'-tolerated' if tolerance else ''}.mp4"
+    return options.place / f"{film.name}{'-tolerated' if options.tolerance else ''}.mp4"
 
 
 def _taken(path: Path) -> str:
@@ -202,7 +208,7 @@ class _Take:
                 continue  # a clip's verdict needs the whole episode, its video only a part
             if self._writer is None:
                 encoding = self._options.look.encoding(run.env.metadata.get("render_fps") or 30)
-                self._writer = video.VideoWriter(self._options.folder, encoding)
+                self._writer = video.VideoWriter(self._options.place, encoding)
             marked = to_the_end and at >= self._marks[address]
             self._writer.write(frame, over=video.draw_banner(frame, BANNER) if marked else None)
             progress.reached(before + at - part.first + 1)
@@ -224,7 +230,7 @@ class _Take:
         """Gives the video its name; an episode whose reset raised has nothing to show."""
         if self._writer is None:
             return result
-        kept = replace(result, path=str(path), frames=self._writer.frames)
+        kept = replace(result, path=str(self._options.folder / path.name), frames=self._writer.frames)
         provenance = {**_provenance(self._film, kept), "source": source}
         entry = {
             **{name: provenance[name] for name in ("source", "verdict", "origin", "frames", "episode", "address")},
@@ -242,7 +248,9 @@ class _Take:
         except VideoExistsError:
             if shelf.find(path, source, result.verdict) is not None:
                 return replace(kept, reused=True)  # another job has made it meanwhile
-            return replace(result, error="; ".join(filter(None, (result.error, _taken(path)))))
+            return replace(
+                result, error="; ".join(filter(None, (result.error, _taken(self._options.folder / path.name))))
+            )
         except VideoError as error:
             return replace(result, error=f"{result.error}; {error}" if result.error else str(error))
         return kept
@@ -251,7 +259,7 @@ class _Take:
 # ---- what to say of it
 
 
-def _source(film: Film, options: Options, ladders: Ladders) -> dict[str, object]:
+def _source(film: Film, options: Options) -> dict[str, object]:
     """Returns what a video is made from, and how: equal for a video that need not be made again."""
     episode = film.parts[0].episode
     return {
@@ -260,8 +268,8 @@ def _source(film: Film, options: Options, ladders: Ladders) -> dict[str, object]
         "frames": [[part.episode.address, part.first, part.end] for part in film.parts],
         "look": options.look.to_json(),
         "env": options.env_name,
-        "tolerance": ladders.tolerance,
-        **({"origin": ladders.forced} if ladders.forced else {}),
+        "tolerance": options.tolerance,
+        **({"origin": options.origin} if options.origin else {}),
     }
 
 

@@ -33,6 +33,11 @@ class Film:
     name: str
     parts: tuple[Part, ...]
 
+    @property
+    def frames(self) -> int:
+        """How many it has."""
+        return sum(part.end - part.first for part in self.parts)
+
 
 def whole(episode: Episode, prefix: str) -> Film:
     """Returns the film of one episode, from its reset to its end."""

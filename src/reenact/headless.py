@@ -1,8 +1,21 @@
-"""Errors which say that there is no screen and no OpenGL to draw with, and what to do about them."""
+"""Drawing without a screen: what is chosen for it, and errors which say that it can't be done, with what to do.
+
+Only a process that is reenact's own is set up so: a worker, or that of a command. A caller's stays as it is.
+"""
 
 from __future__ import annotations
 
+import importlib.abc
+import os
 import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 _GL = "set MUJOCO_GL=egl (Debian: libegl1 libgl1-mesa-dri) or MUJOCO_GL=osmesa (libosmesa6)"
 _SIGNS = (
@@ -26,4 +39,60 @@ def explain(error: BaseException) -> str | None:
     for sign, remedy in _SIGNS:
         if sign.search(text):
             return f"there is no screen, or no OpenGL, to draw with: {remedy} ({' '.join(text.split())[:160]})"
+    return None
+
+
+def choose() -> None:
+    """Has envs draw without a screen in this process, as far as there is none and nothing was chosen by hand."""
+    if any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")) or sys.platform != "linux":
+        return
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGLET_HEADLESS", "1")
+    waits = any(isinstance(finder, _BeforeMuJoCo) for finder in sys.meta_path)
+    if "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules and not waits:
+        sys.meta_path.insert(0, _BeforeMuJoCo())
+
+
+class _BeforeMuJoCo(importlib.abc.MetaPathFinder):
+    """Finds out what MuJoCo can draw with when it is first imported: then it must be chosen, and costs a second."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:  # noqa: ARG002  # as the import system calls it
+        """Finds nothing: the module is left to those that come after."""
+        if name == "mujoco":
+            sys.meta_path.remove(self)
+            if "MUJOCO_GL" not in os.environ and (found := _mujoco_gl()) is not None:
+                os.environ["MUJOCO_GL"] = found
+        return None
+
+
+_TRY = """
+import mujoco
+context = mujoco.GLContext(64, 64)
+context.make_current()
+model = mujoco.MjModel.from_xml_string("<mujoco/>")
+mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+print("drawn")
+"""
+_TRY_S = 60.0
+
+
+def _mujoco_gl() -> str | None:
+    """Returns the first of MuJoCo's ways to draw without a screen that works here, each tried by a child process.
+
+    In this one a failed attempt could not be undone.
+    """
+    for name in ("egl", "osmesa"):
+        try:
+            tried = subprocess.run(  # noqa: S603  # our own interpreter, on our own code
+                [sys.executable, "-P", "-c", f"import sys\nsys.path[:] = {sys.path!r}{_TRY}"],
+                env={**os.environ, "MUJOCO_GL": name},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=_TRY_S,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if tried.stdout.split()[-1:] == [b"drawn"]:  # it may crash when it ends
+            return name
     return None

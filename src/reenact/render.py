@@ -5,32 +5,32 @@ Alone, with `filming`, in knowing paths and episodes both.
 
 from __future__ import annotations
 
-import sys
-import traceback
+import uuid
 import warnings
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-import gymnasium as gym
 from gymnasium.utils.save_video import capped_cubic_video_schedule
 
-from reenact import diagnosis, filming, films, following, partials, recipe, trial, usercode
-from reenact.errors import ReenactError, RenderError, SelectionError
-from reenact.ladder import Ladders
+from reenact import diagnosis, filming, films, following, handover, partials, recipe
+from reenact.dispatch import Crews
+from reenact.errors import SelectionError
 from reenact.look import Look, Looks
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
 from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, given_of, select
 from reenact.shelf import Shelf
+from reenact.work import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
+    from concurrent.futures import Executor
 
+    from reenact.dispatch import Do, Observer
     from reenact.episode import ReplayResult
     from reenact.films import Film
-    from reenact.logged import Episode
 
 RunLike = Run | str | PathLike[str]
 
@@ -39,29 +39,10 @@ class Choices(Picks, Looks, total=False):
     """The keywords of `replay` that select, and those that say what the videos show."""
 
 
-class Observer(Protocol):
-    """Told how a job goes, while it goes."""
-
-    def planned(self, frames: int) -> None:
-        """So many frames (or steps) will be made in all; of a run that is followed, before the next wait."""
-
-    def waiting(self, what: str) -> None:
-        """A run is followed, and there is nothing to do for now."""
-
-    def advanced(self, frames: int) -> None:
-        """So many more are done."""
-
-    def chained(self, done: int, total: int) -> None:
-        """So many of the resets that have to come before the next episode are done; told now and then."""
-
-    def finished(self, result: ReplayResult) -> None:
-        """One episode or clip is done."""
-
-
 class _Nobody:
     """Stands in for an observer where there is none."""
 
-    def planned(self, frames: int) -> None: ...
+    def planned(self, frames: int, films: int) -> None: ...
     def waiting(self, what: str) -> None: ...
     def advanced(self, frames: int) -> None: ...
     def chained(self, done: int, total: int) -> None: ...
@@ -132,6 +113,8 @@ def replay(  # one keyword an option of the command
     tolerance: float = 0.0,
     overwrite: bool = False,
     diverged: bool = True,
+    jobs: int = 1,
+    executor: Executor | None = None,
     observer: Observer | None = None,
     **choices: Unpack[Choices],
 ) -> list[ReplayResult]:
@@ -162,6 +145,10 @@ def replay(  # one keyword an option of the command
             verdict is "tolerated".
         overwrite: whether files made from something else are replaced.
         diverged: whether a diverged replay leaves a marked video.
+        jobs: how many processes do it at a time. 1: this one alone. More: fresh ones, which never import the caller's
+            script, and end with the call, however that ends.
+        executor: runs it instead, in processes of its own that can read the run and write the folder: any
+            `concurrent.futures.Executor` of processes. It is given so many tasks at a time as `jobs` says; 1: 256.
         observer: is told how the job goes.
         choices: what else selects: `every`, `best`, `worst`, `median`, `percentile`, `last`; `where`, `ended` and
             `marked` narrow first (see `Picks`). And what the videos show (see `Look`).
@@ -181,34 +168,36 @@ def replay(  # one keyword an option of the command
         raise SelectionError(f"name_prefix must be a plain name, got {name_prefix!r}")
     awaited = wish.awaited() if follow else None
     watcher = observer if observer is not None else _Nobody()
-    ladders = _ladders(env, origin, tolerance, watcher, Permissions(trust=trust, imports=tuple(imports)))
+    crews = Crews(jobs, executor)
+    job = _job(env, crews, origin, tolerance, Permissions(trust=trust, imports=tuple(imports)))
     opened = following.opened(run, watcher.waiting) if follow else _opened(run)
     prefix = name_prefix if name_prefix is not None else opened.name
+    folder = Path(video_folder) if video_folder is not None else opened.folder / "videos"
     options = filming.Options(
-        folder=Path(video_folder) if video_folder is not None else opened.folder / "videos",
+        folder=folder,
+        place=folder.absolute(),
         look=look,
         env_name=env if isinstance(env, str) else None if env is None else getattr(env, "__qualname__", repr(env)),
+        origin=origin,
+        tolerance=job.tolerance,
         overwrite=overwrite,
         diverged=diverged,
+        job=job.id,
     )
-    batches: Iterable[list[Film]] = (
-        [wish.films(opened, prefix)]
-        if awaited is None
-        else (
-            [films.whole(opened[number], prefix) for number in numbers]
-            for numbers in following.picked(opened, awaited, watcher.waiting)
-        )
-    )
-    partials.sweep(options.folder)
-    shelf = Shelf(options.folder)
-    with ladders:
-        made = _each(
-            _announced(batches, watcher),
-            watcher,
-            lambda film: filming.make(film, options, ladders, shelf, watcher.advanced),
-        )
-    if awaited is None:
-        return made
+    job = replace(job, options=options)
+    partials.sweep(options.place)
+    try:
+        if awaited is None:
+            return _done(wish.films(opened, prefix), job, crews, watcher)
+        made: list[ReplayResult] = []
+        warned: set[tuple[str, int]] = set()
+        with crews.of(job, watcher) as do:
+            for numbers in following.picked(opened, awaited, watcher.waiting):
+                wanted = [films.whole(opened[number], prefix) for number in numbers]
+                _warn_of_versions(wanted, warned)
+                made += _made(wanted, job, watcher, do)
+    finally:
+        partials.sweep(options.place)  # what workers were making when they were ended
     missing = following.missing(opened, awaited)
     for result in missing:
         watcher.finished(result)
@@ -226,6 +215,8 @@ def verify(
     imports: Sequence[str] = (),
     tolerance: float = 0.0,
     rendered: bool = False,
+    jobs: int = 1,
+    executor: Executor | None = None,
     observer: Observer | None = None,
     **picks: Unpack[Picks],
 ) -> list[ReplayResult]:
@@ -233,21 +224,14 @@ def verify(
 
     Arguments and errors are those of `replay`; `rendered` says whether every frame is drawn, and thrown away.
     """
+    watcher = observer if observer is not None else _Nobody()
+    crews = Crews(jobs, executor)
+    job = replace(
+        _job(env, crews, origin, tolerance, Permissions(trust=trust, imports=tuple(imports))), rendered=rendered
+    )
     opened = _opened(run)
     numbers = select(opened, episodes, trigger=callable_trigger(trigger), default=opened.usual(None), **picks)
-    watcher = observer if observer is not None else _Nobody()
-    ladders = _ladders(env, origin, tolerance, watcher, Permissions(trust=trust, imports=tuple(imports)))
-
-    def one(film: Film) -> ReplayResult:
-        episode = film.parts[0].episode
-        ladder = ladders.of(episode)
-        found = trial.run(ladder, episode, render=rendered, tell=watcher.advanced)
-        explained = None if found.climb is None else diagnosis.explain(ladder, found.climb, episode, rendered=rendered)
-        return filming.result_of(film, ladders.tolerance, found, explained=explained)
-
-    batches = [[films.whole(opened[number], "") for number in numbers]]
-    with ladders:
-        return _each(_announced(batches, watcher), watcher, one)
+    return _done([films.whole(opened[number], "") for number in numbers], job, crews, watcher)
 
 
 def _parted(choices: Choices) -> tuple[Picks, Look]:
@@ -261,28 +245,56 @@ def _parted(choices: Choices) -> tuple[Picks, Look]:
     return picks, Look(**looks)
 
 
-def _ladders(
+def _job(
     env: str | recipe.EnvFactory | None,
+    crews: Crews,
     origin: str | None,
     tolerance: float,
-    observer: Observer,
     permissions: Permissions,
-) -> Ladders:
-    """Returns a job's ladders, which make their envs as its options say."""
-    if not 0 <= tolerance < float("inf"):
-        raise SelectionError(f"tolerance must be 0 or more, got {tolerance}")
-    factory = usercode.load(env) if isinstance(env, str) else env
-    return Ladders(
-        lambda stage: replace(stage, factory=factory, permissions=permissions),
-        forced=origin,
+) -> Job:
+    """Returns a job as its options say, once it is known that these can be understood."""
+    found = Job(
+        id=uuid.uuid4().hex,
+        options=None,
+        rendered=False,
+        env=env if crews.in_process or env is None or isinstance(env, str) else handover.name_of(env),
+        permissions=permissions,
+        origin=origin,
         tolerance=float(tolerance),
-        tell=observer.chained,
     )
+    found.ladders(lambda _done, _total: None)
+    return found
 
 
-def _warn_of_versions(episodes: Iterable[Episode], warned: set[tuple[str, int]]) -> None:
+def _done(wanted: list[Film], job: Job, crews: Crews, observer: Observer) -> list[ReplayResult]:
+    """Does films; those that are done already need no process."""
+    _warn_of_versions(wanted, set())
+    with crews.of(job, observer, films=len(wanted)) as do:
+        return _made(wanted, job, observer, do)
+
+
+def _made(wanted: list[Film], job: Job, observer: Observer, do: Do) -> list[ReplayResult]:
+    """Makes what is not there already, and returns all results in order."""
+    shelf = Shelf(job.options.place) if job.options is not None else None
+    results: dict[int, ReplayResult] = {}
+    for index, film in enumerate(wanted):
+        found = (
+            filming.there_already(film, job.options, shelf) if job.options is not None and shelf is not None else None
+        )
+        if found is not None:
+            results[index] = found
+    left = [index for index in range(len(wanted)) if index not in results]
+    observer.planned(sum(wanted[index].frames for index in left), len(left))
+    for result in results.values():
+        observer.finished(result)
+    results |= zip(left, do([wanted[index] for index in left]), strict=True)
+    return [results[index] for index in range(len(wanted))]
+
+
+def _warn_of_versions(wanted: Iterable[Film], warned: set[tuple[str, int]]) -> None:
     """Warns of packages that are not as they were when any of the episodes was recorded, a segment once."""
     differing: dict[str, tuple[str, str]] = {}
+    episodes = [part.episode for film in wanted for part in film.parts]
     segments = {(episode.run.uuid, episode.segment): episode for episode in episodes}
     for segment in segments.keys() - warned:
         differing |= recipe.changed(diagnosis.versions_of(segments[segment]))
@@ -294,38 +306,7 @@ def _warn_of_versions(episodes: Iterable[Episode], warned: set[tuple[str, int]])
     ]
     if told:
         said = f"reenact: recorded with {', '.join(told)}: replays may differ"
-        warnings.warn(said, UserWarning, stacklevel=5)  # in whoever called replay or verify
-
-
-def _announced(batches: Iterable[list[Film]], observer: Observer) -> Iterator[Film]:
-    """Yields the films of each batch, once its size has been told, and what is not as it was when it was recorded."""
-    warned: set[tuple[str, int]] = set()
-    for wanted in batches:
-        _warn_of_versions((part.episode for film in wanted for part in film.parts), warned)
-        observer.planned(sum(part.end - part.first for film in wanted for part in film.parts))
-        yield from wanted
-
-
-def _each(wanted: Iterable[Film], observer: Observer, make: Callable[[Film], ReplayResult]) -> list[ReplayResult]:
-    """Makes one film after another; what refuses one of them becomes its result.
-
-    Where an env's `render()` raised, its traceback goes to stderr, once for all the episodes that it hit.
-    """
-    results = []
-    shown: set[str] = set()
-    for film in wanted:
-        try:
-            result = make(film)
-        except gym.error.DependencyNotInstalled as error:
-            result = filming.refused(film, f"the env needs a package that is not installed: {error}")
-        except ReenactError as error:
-            result = filming.refused(film, str(error))
-            if isinstance(error, RenderError) and str(error) not in shown:
-                shown.add(str(error))
-                traceback.print_exception(error.__cause__, file=sys.stderr)  # it is the user's to mend
-        results.append(result)
-        observer.finished(result)
-    return results
+        warnings.warn(said, UserWarning, stacklevel=4)  # in whoever called replay or verify, but for one that follows
 
 
 def _opened(run: RunLike) -> Run:

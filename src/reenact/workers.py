@@ -1,0 +1,232 @@
+"""An executor of this machine's own processes, each of which dies alone.
+
+A worker is a fresh interpreter: it knows nothing of the caller's `__main__`, so that scripts need no guard and
+notebooks work. It leads a session of its own: a terminal's Ctrl-C does not reach it, and ending its group ends its
+ffmpeg and whatever else its env has started. When nobody is left to ask it for anything, it ends itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.util
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import BrokenExecutor, Executor, Future
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from reenact.errors import ReenactError
+from reenact.orders import Answer, Call, Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_END_S = 10.0
+"""How long a worker may take to close its envs at the end."""
+_BOOT = (
+    "import os, pickle; orders, answers = os.fdopen(os.dup(0), 'rb'), os.fdopen(os.dup(1), 'wb'); "
+    "os.dup2(os.open(os.devnull, os.O_RDONLY), 0); os.dup2(2, 1); "  # what an env prints is no answer
+    "import sys; sys.path[:] = pickle.load(orders); "
+    "from reenact import worker; worker.main(orders, answers)"
+)
+
+
+class WorkerDiedError(BrokenExecutor):
+    """A worker ended in the middle of a call; the others go on."""
+
+
+class Workers(Executor):
+    """Processes that each do one call at a time.
+
+    Args:
+        count: how many, at most.
+        heard: told what a call says while it goes on, by its future, in a thread.
+    """
+
+    def __init__(self, count: int, heard: Callable[[Future[Any], Any], None]) -> None:
+        if not sys.executable or getattr(sys, "frozen", False):  # it would start the program anew
+            raise ReenactError("this program does not come with a Python interpreter of its own: use jobs=1")
+        self._heard = heard
+        self._calls: SimpleQueue[tuple[Future[Any], Call] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._running: set[_Worker] = set()
+        self._killed = False
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
+        self._started = 0
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Has a worker call a function that can be imported there."""
+        future: Future[Any] = Future()
+        self._calls.put((future, Call(function, args, kwargs)))
+        if self._started < len(self._threads):
+            self._threads[self._started].start()
+            self._started += 1
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # as Executor has it
+        """Lets the workers end what they do, and close their envs."""
+        if cancel_futures:
+            while not self._calls.empty():
+                with contextlib.suppress(Exception):
+                    call = self._calls.get_nowait()
+                    if call is not None:
+                        call[0].cancel()
+        for _ in self._threads:
+            self._calls.put(None)
+        if wait:
+            for thread in self._threads[: self._started]:
+                thread.join()
+
+    def kill(self) -> None:
+        """Ends the workers in the middle of what they do, and all that they have started."""
+        with self._lock:
+            self._killed = True
+            for worker in list(self._running):
+                worker.kill()
+        self.shutdown(cancel_futures=True)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Ends the workers; at once where something was raised."""
+        if kind is None:
+            self.shutdown()
+        else:
+            self.kill()
+
+    def _serve(self) -> None:
+        """Hands calls to one worker, and to another when that has died; in a thread of its own."""
+        worker: _Worker | None = None
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                worker = worker or self._start()
+                answer = worker.do(call, partial(self._heard, future))
+            except (EOFError, OSError) as error:
+                how = str(error) if worker is None else worker.end()
+                self._running.discard(worker)
+                worker = None
+                future.set_exception(WorkerDiedError(how))
+            except BaseException as error:  # noqa: BLE001  # whoever waits for it must hear of it
+                future.set_exception(error)
+            else:
+                if answer.error is None:
+                    future.set_result(answer.value)
+                else:
+                    future.set_exception(answer.error)
+        if worker is not None:
+            worker.close()
+
+    def _start(self) -> _Worker:
+        with self._lock:
+            if self._killed:
+                raise OSError("it was stopped")
+            worker = _Worker()
+            self._running.add(worker)
+        return worker
+
+
+class _Worker:
+    """One process."""
+
+    def __init__(self) -> None:
+        flags = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing's own
+        self._process = subprocess.Popen(  # noqa: S603  # our own interpreter, on our own code
+            [sys.executable, *flags, "-P", "-c", _BOOT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None  # noqa: S101  # for mypy: they are pipes
+        assert self._process.stdout is not None  # noqa: S101  # for mypy: they are pipes
+        self._orders, self._answers = self._process.stdin, self._process.stdout
+        self._lock = threading.Lock()
+        self._reaper = threading.Thread(target=self._reap, daemon=True)
+        self._reaper.start()
+        with contextlib.suppress(OSError):  # it has died already: the first call finds out
+            pickle.dump([entry for entry in sys.path if isinstance(entry, str)], self._orders)
+            pickle.dump(Setup(tuple(sys.argv), tuple(_filters())), self._orders)
+            self._orders.flush()
+
+    def do(self, call: Call, tell: Callable[[Any], None]) -> Answer:
+        """Has it do a call.
+
+        Raises:
+            EOFError: it has died.
+            OSError: so it has.
+        """
+        pickle.dump(pickle.dumps(call), self._orders)
+        self._orders.flush()
+        while True:
+            try:
+                said = pickle.loads(pickle.load(self._answers))  # noqa: S301  # our own process
+            except pickle.UnpicklingError as error:  # it died in the middle of a word
+                raise EOFError from error
+            if isinstance(said, Answer):
+                return said
+            tell(said)
+
+    def kill(self) -> None:
+        """Ends it and all that it has started."""
+        with self._lock:
+            if self._process.returncode is None:  # else its number may be another's
+                self._kill()
+
+    def _kill(self) -> None:
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            self._process.kill()
+
+    def end(self) -> str:
+        """Ends what is left of it, and says how it ended."""
+        self.kill()
+        self._reaper.join()
+        for pipe in (self._orders, self._answers):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        code = self._process.returncode
+        return f"it was killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+
+    def close(self) -> None:
+        """Lets it close its envs, and ends it."""
+        with contextlib.suppress(OSError):
+            self._orders.close()
+        self._reaper.join(_END_S)
+        self.end()
+
+    def _reap(self) -> None:
+        """Ends what it has started as soon as it has died: its pipes may be open in that."""
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # its number stays its own till `wait`
+        else:
+            self._process.wait()
+        with self._lock:
+            self._kill()
+            self._process.wait()
+
+
+def _filters() -> list[bytes]:
+    """Lists this process's filters of warnings, as `Setup` has them."""
+    found = []
+    for action, message, category, module, line in reversed(warnings.filters):
+        # compiled, or, for Python's own and those of -W, plain text
+        texts = [str(getattr(one, "pattern", one or "")) for one in (message, module)]
+        one = {"action": action, "message": texts[0], "category": category, "module": texts[1], "lineno": line}
+        with contextlib.suppress(Exception):  # a class that can't be found by its name
+            found.append(pickle.dumps(one))
+    return found
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        return int(os.process_cpu_count() or 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
