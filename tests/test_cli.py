@@ -371,6 +371,16 @@ def test_a_file_in_the_way_ends_with_one(say: Any, run: Path) -> None:
     assert say("replay", run, "--episodes", "0", "--overwrite").code == 0
 
 
+def test_a_file_that_lies_there_chooses_no_ffmpeg(run: Path, tmp_path: Path) -> None:
+    """A `.env` in the current folder, which MoviePy would load, does not say what runs."""
+    (tmp_path / ".env").write_text("FFMPEG_BINARY=/bin/false\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", REENACT, "replay", str(run), "--episodes", "0"],
+        capture_output=True, check=False, text=True, env=environment(),
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_an_error_of_the_user_s_env_keeps_its_traceback(run: Path, tmp_path: Path) -> None:
     """What the user's own code raises while it makes the env is shown whole."""
     (tmp_path / "mine.py").write_text("def make(render_mode=None):\n    return 1 / 0\n")

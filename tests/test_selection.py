@@ -107,7 +107,11 @@ def test_every_must_be_positive(every: int) -> None:
 
 def test_the_named_trigger_is_gymnasiums() -> None:
     """capped-cubic is Gymnasium's own function."""
-    assert callable_trigger("capped-cubic") is capped_cubic_video_schedule
+    trigger = callable_trigger("capped-cubic")
+    assert trigger is not None
+    assert [trigger(number) for number in range(3000)] == [
+        capped_cubic_video_schedule(number) for number in range(3000)
+    ]
     assert callable_trigger("math:isqrt") is math.isqrt
 
 

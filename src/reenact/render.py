@@ -12,15 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from gymnasium.utils.save_video import capped_cubic_video_schedule
-
 from reenact import diagnosis, filming, films, following, handover, partials, recipe
 from reenact.dispatch import Crews
 from reenact.errors import SelectionError
 from reenact.look import Look, Looks
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
-from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, given_of, select
+from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, capped_cubic, given_of, select
 from reenact.shelf import Shelf
 from reenact.work import Job
 
@@ -70,7 +68,7 @@ class _Wish:
     def films(self, run: Run, prefix: str) -> list[Film]:
         """Returns the films of a run as it stands."""
         given = self.episodes is not None or self.trigger is not None or bool(given_of(self.picks))
-        default = run.usual(capped_cubic_video_schedule)
+        default = run.usual(capped_cubic)
         numbers = (
             []
             if self.clip is not None and not given
@@ -91,7 +89,7 @@ class _Wish:
                 "a clip may reach into steps that are yet to come: follow films whole episodes; "
                 "leave step_trigger and video_length out, or replay when the training has ended"
             )
-        default = capped_cubic_video_schedule
+        default = capped_cubic
         return Awaited(self.episodes, trigger=self.trigger, default=default, **self.picks)
 
 

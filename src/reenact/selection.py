@@ -20,8 +20,6 @@ Array = np.ndarray[Any, Any]
 Trigger = Callable[[int], bool]
 Episodes = str | int | Iterable[int | str] | None
 
-_NAMED = {"capped-cubic": "gymnasium.utils.save_video:capped_cubic_video_schedule"}
-"""Triggers that have a name; loaded only then, since Gymnasium's comes with all of moviepy."""
 _RANGE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?(?::(-?\d{1,18}))?")
 _ADDRESS = re.compile(r"\d{1,18}\.\d{1,18}")
 _NUMBER = re.compile(r"-?\d{1,18}")
@@ -274,11 +272,22 @@ class Awaited:
         return [*sorted(self._numbers), *sorted(self._addresses)]
 
 
+def capped_cubic(number: int) -> bool:
+    """Returns whether `RecordVideo` would film the episode of that number by default.
+
+    As Gymnasium's own, which lies beside an import of MoviePy: that loads any `.env`, which may choose an ffmpeg.
+    """
+    return round(number ** (1.0 / 3)) ** 3 == number if number < _CAP else number % _CAP == 0
+
+
+_CAP = 1000
+
+
 def callable_trigger(trigger: str | Trigger | None) -> Trigger | None:
     """Returns what a trigger's name stands for: "capped-cubic" for Gymnasium's, else the user's own code."""
     if trigger is None or callable(trigger):
         return trigger
-    found: Trigger = usercode.load(_NAMED.get(trigger, trigger))
+    found: Trigger = capped_cubic if trigger == "capped-cubic" else usercode.load(trigger)
     return found
 
 
