@@ -8,6 +8,7 @@ that `--help` answers at once.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from reenact.checking import Check
     from reenact.episode import ReplayResult
+    from reenact.forecast import Forecast
     from reenact.run import Run
 
 _EXACT, _NOT_EXACT, _WRONG_USE, _LOSSY, _CTRL_C = 0, 1, 2, 3, 130
@@ -135,6 +137,7 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--fps", type=float, help="Frames a second.  [default: the env's render_fps, else 30]")
 @click.option("--overwrite", is_flag=True, help="Replace files that were made from something else.")
 @click.option("--no-diverged", is_flag=True, help="Leave no marked video of a diverged replay.")
+@click.option("--dry-run", is_flag=True, help="Make nothing; say what would be made, and how long that will take.")
 @click.option("--lossless", is_flag=True, help="Pixel-exact video; larger, and not for browsers.")
 @_reexecuting
 def replay(
@@ -149,7 +152,7 @@ def replay(
         # one that is followed may not be there yet
         found = run if run is not None and follow else _run(run)
         results = render.replay(found, diverged=not no_diverged, follow=follow, observer=watcher, **options)
-    return _code(results)
+    return _EXACT if results and options["dry_run"] else _code(results)
 
 
 @reenact.command()
@@ -445,8 +448,22 @@ class _Watcher:
         name = f"episode {result.episode if result.episode is not None else result.address}"
         what = f"{result.verdict}" + (f" by {result.origin}" if result.ok and _is_chain(result) else "")
         what += ", there already" if result.reused else ""
+        what += f", {result.frames:,} frames" if result.verdict == "planned" else ""
         where = f" -> {result.path}" if result.path else ""
         why = "; ".join(filter(None, (result.error, result.cause)))
         click.echo(f"{name}: {what}{where}" + (f" ({why})" if why else ""), err=True)
         if self._bar is not None:
             self._bar.render_progress()
+
+    def foreseen(self, forecast: Forecast) -> None:
+        if not forecast.films:
+            click.echo(f"nothing to make; {forecast.there:,} there already", err=True)
+            return
+        how_long = "no time can be told" if forecast.seconds is None else f"about {_duration(forecast.seconds)}"
+        told = f"{forecast.films:,} to make, {forecast.frames:,} frames, and {forecast.there:,} there already"
+        click.echo(f"{told}: {how_long} ({forecast.basis})", err=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, left = divmod(math.ceil(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{left:02}"

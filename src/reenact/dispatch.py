@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from reenact.episode import ReplayResult
     from reenact.films import Film
+    from reenact.forecast import Forecast
     from reenact.work import Job
 
 _MOST_FRAMES = {True: 600, False: 20_000}
@@ -53,7 +54,10 @@ class Observer(Protocol):
         """So many of the resets that have to come before the next episode are done; told now and then."""
 
     def finished(self, result: ReplayResult) -> None:
-        """One episode or clip is done."""
+        """One episode or clip is done; in a dry run: would be made, or is there already."""
+
+    def foreseen(self, forecast: Forecast) -> None:
+        """What a dry run has found, at its end."""
 
 
 _warned: dict[str | tuple[str, type[Warning], int], int] = {}
@@ -261,6 +265,7 @@ class Crews:
         executor: the executor, or None.
 
     Attributes:
+        jobs: as given.
         in_process: whether nobody but this process will.
 
     Raises:
@@ -272,7 +277,7 @@ class Crews:
             raise SelectionError(f"jobs must be a whole number of 1 or more, got {jobs!r}")
         if executor is not None:
             _require_processes(executor)
-        self._jobs, self._executor = jobs, executor
+        self.jobs, self._executor = jobs, executor
         self.in_process = jobs == 1 and executor is None
 
     @contextlib.contextmanager
@@ -286,13 +291,13 @@ class Crews:
         """
         events: Events = SimpleQueue()
         if self._executor is not None:
-            at_once = self._jobs if self._jobs > 1 else _AT_ONCE
+            at_once = self.jobs if self.jobs > 1 else _AT_ONCE
             yield Spread(job, self._executor, at_once, events, observer).do
         elif self.in_process:
             with Here(job, observer) as here:
                 yield here.do
         else:
-            count = self._jobs if films is None else max(1, min(self._jobs, films))
+            count = self.jobs if films is None else max(1, min(self.jobs, films))
             with Workers(count, lambda future, word: events.put((future, word))) as own:
                 yield Spread(job, own, count, events, observer).do
 

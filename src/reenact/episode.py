@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     import numpy as np
 
-Verdict = Literal["exact", "tolerated", "diverged", "impossible"]
-"""`tolerated`: no reward was further off than the tolerance given; `exact` is never claimed under one."""
+Verdict = Literal["exact", "tolerated", "diverged", "impossible", "planned"]
+"""`planned`: a dry run's, of what would be made.
+`tolerated`: no reward was further off than the tolerance given; `exact` is never claimed under one."""
 OriginName = Literal["snapshot", "seed", "entropy", "rng"]
 EndedName = Literal["terminated", "truncated", "interrupted", "errored"]
 ENDINGS: tuple[EndedName, ...] = get_args(EndedName)
@@ -159,7 +160,7 @@ class ReplayResult:
     Attributes:
         episode: its number in the run (a clip's: its first episode's); None for one that has none.
         address: "segment.index", its name for ever; "" for a number that never came.
-        verdict: "exact", "tolerated", "diverged" or "impossible".
+        verdict: "exact", "tolerated", "diverged" or "impossible"; of a dry run's, "planned".
         origin: what it was started from: "snapshot", "seed", "entropy" or "rng" for the episode alone in a fresh env,
             "chain:N", "chain:first" and the like where earlier ones had to come before it; None: nothing.
         path: the video, or None where none was made.

@@ -108,6 +108,15 @@ def there_already(film: Film, options: Options, shelf: Shelf) -> ReplayResult | 
     )
 
 
+def planned(film: Film, options: Options, shelf: Shelf) -> ReplayResult:
+    """Returns what a dry run says of a film that is not there already."""
+    path = path_of(film, options)
+    if not (options.overwrite or shelf.may_take(path, _source(film, options))):
+        return refused(film, _taken(options.folder / path.name))
+    made = refused(film, "")
+    return replace(made, verdict="planned", error=None, path=str(options.folder / path.name), frames=film.frames)
+
+
 def path_of(film: Film, options: Options) -> Path:
     """Returns where a film's video goes: the plain name is for exact ones alone, and a tolerance never makes one."""
     return options.place / f"{film.name}{'-tolerated' if options.tolerance else ''}.mp4"

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from reenact import diagnosis, filming, films, following, handover, partials, recipe
+from reenact import diagnosis, filming, films, following, forecast, handover, partials, recipe
 from reenact.dispatch import Crews
 from reenact.errors import SelectionError
 from reenact.look import Look, Looks
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reenact.dispatch import Do, Observer
     from reenact.episode import ReplayResult
     from reenact.films import Film
+    from reenact.forecast import Forecast
 
 RunLike = Run | str | PathLike[str]
 
@@ -45,6 +46,7 @@ class _Nobody:
     def advanced(self, frames: int) -> None: ...
     def chained(self, done: int, total: int) -> None: ...
     def finished(self, result: ReplayResult) -> None: ...
+    def foreseen(self, forecast: Forecast) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ def replay(  # one keyword an option of the command
     diverged: bool = True,
     jobs: int = 1,
     executor: Executor | None = None,
+    dry_run: bool = False,
     observer: Observer | None = None,
     **choices: Unpack[Choices],
 ) -> list[ReplayResult]:
@@ -147,6 +150,8 @@ def replay(  # one keyword an option of the command
             script, and end with the call, however that ends.
         executor: runs it instead, in processes of its own that can read the run and write the folder: any
             `concurrent.futures.Executor` of processes. It is given so many tasks at a time as `jobs` says; 1: 256.
+        dry_run: whether nothing is made: results say "planned" of what would be, and where; the observer is told what
+            there is to do, and how long it will take.
         observer: is told how the job goes.
         choices: what else selects: `every`, `best`, `worst`, `median`, `percentile`, `last`; `where`, `ended` and
             `marked` narrow first (see `Picks`). And what the videos show (see `Look`).
@@ -164,6 +169,8 @@ def replay(  # one keyword an option of the command
     wish = _Wish(episodes, picked, picks, clip, video_length)
     if name_prefix is not None and (not name_prefix or Path(name_prefix).name != name_prefix):
         raise SelectionError(f"name_prefix must be a plain name, got {name_prefix!r}")
+    if follow and dry_run:
+        raise SelectionError("what is yet to come can't be told beforehand: give follow or dry_run")
     awaited = wish.awaited() if follow else None
     watcher = observer if observer is not None else _Nobody()
     crews = Crews(jobs, executor)
@@ -183,6 +190,8 @@ def replay(  # one keyword an option of the command
         job=job.id,
     )
     job = replace(job, options=options)
+    if dry_run:
+        return _foreseen(wish.films(opened, prefix), job, options, crews.jobs, watcher)
     partials.sweep(options.place)
     try:
         if awaited is None:
@@ -269,6 +278,23 @@ def _done(wanted: list[Film], job: Job, crews: Crews, observer: Observer) -> lis
     _warn_of_versions(wanted, set())
     with crews.of(job, observer, films=len(wanted)) as do:
         return _made(wanted, job, observer, do)
+
+
+def _foreseen(
+    wanted: list[Film], job: Job, options: filming.Options, jobs: int, observer: Observer
+) -> list[ReplayResult]:
+    """Says what would be made, and makes nothing."""
+    _warn_of_versions(wanted, set())
+    shelf = Shelf(options.place)
+    results = [
+        filming.there_already(film, options, shelf) or filming.planned(film, options, shelf) for film in wanted
+    ]  # fmt: skip
+    for result in results:
+        observer.finished(result)
+    left = [film for film, result in zip(wanted, results, strict=True) if result.verdict == "planned"]
+    there = sum(result.reused for result in results)
+    observer.foreseen(forecast.foresee(left, job, options, shelf, there=there, at_once=jobs))
+    return results
 
 
 def _made(wanted: list[Film], job: Job, observer: Observer, do: Do) -> list[ReplayResult]:

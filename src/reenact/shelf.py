@@ -68,15 +68,11 @@ class Shelf:
                 f"cannot write {manifest} ({error.strerror}); no video was kept: check disk space"
             ) from error
 
-    def rates(self) -> list[tuple[Entry, float]]:
-        """Returns the entries of this user's that say how long they took, and their frames a second; oldest first."""
+    def timed(self) -> list[Entry]:
+        """Returns this user's entries that say how long they took."""
         self._refresh()
         mine = [one for found in self._entries.values() for one in found if _is_mine(one)]
-        return [
-            (one, one["frames"] / one["seconds"])
-            for one in mine
-            if isinstance(one.get("seconds"), float) and one["seconds"] > 0 and isinstance(one.get("frames"), int)
-        ]
+        return [one for one in mine if one.get("seconds") and one.get("frames")]
 
     def _of(self, path: Path) -> list[Entry]:
         """Returns this user's entries of the very video that is there, the newest first."""
