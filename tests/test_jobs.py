@@ -7,6 +7,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,26 @@ def test_a_script_needs_no_guard(tmp_path: Path, how: str) -> None:
     assert ended.stdout.splitlines() == ["started", str(["exact"] * 4)], ended.stderr
 
 
+def test_an_env_that_only_this_script_has(tmp_path: Path) -> None:
+    """What an unguarded script defines is replayed in its own process, with a warning, and never loaded elsewhere."""
+    code = (
+        "import gymnasium as gym, reenact, test_render, pathlib\n"
+        "print('started')\n"
+        "class Mine(test_render.Meter): pass\n"
+        "gym.register('Mine-v0', Mine)\n"
+        "test_render.record(pathlib.Path('run'), 3, env=gym.make('Mine-v0'))\n"
+        "print([result.verdict for result in reenact.replay('run', 'all', jobs=2)])\n"
+    )
+    for arguments in ([tmp_path / "script.py"], ["-c", code]):
+        (tmp_path / "script.py").write_text(code)
+        ended = subprocess.run(
+            [sys.executable, *arguments], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert ended.stdout.splitlines() == ["started", str(["exact"] * 3)], ended.stderr
+        assert ended.stderr.count("no other process can load") == 1
+        shutil.rmtree(tmp_path / "run")
+
+
 def test_what_is_importable_here_is_importable_there(tmp_path: Path) -> None:
     """Modules beside a script, and on paths that it has added itself, are found by its workers."""
     (tmp_path / "elsewhere").mkdir()
@@ -253,6 +274,16 @@ def test_an_ffmpeg_that_is_killed_is_told(tmp_path: Path) -> None:
     (error,) = (result["error"] for result in results if result["verdict"] == "impossible")
     assert "killed by signal 9" in error
     assert len(files(run / "videos")) == 3
+
+
+def test_two_jobs_into_one_folder(tmp_path: Path) -> None:
+    """Two commands at once that make the same videos both end well, and each video is whole and known."""
+    run = record("JobTold-v0", tmp_path / "run", 6)
+    with replaying(run, "--jobs", "1") as one, replaying(run, "--jobs", "2") as other:
+        ended = [process.communicate(timeout=120) for process in (one, other)]
+        assert [one.returncode, other.returncode] == [0, 0], ended
+    assert files(run / "videos") == [f"run-episode-{number}.mp4" for number in range(6)]
+    assert all(result.reused for result in reenact.replay(run, "all"))
 
 
 # ---- what is said

@@ -318,4 +318,5 @@ def _main(what: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    headless.choose()
     _main(sys.argv[1], Path(sys.argv[2]))

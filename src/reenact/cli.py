@@ -275,8 +275,9 @@ def pack(run: Path | None, as_json: bool, **options: Any) -> int:  # click's
 
     With chosen episodes, these are re-executed to find what they start from, and only that is packed with them.
     """
-    from reenact import packing
+    from reenact import headless, packing
 
+    headless.choose()
     found = packing.pack(_run(run), tell=_tell, **options)
     if as_json:
         click.echo(json.dumps(found.to_json()))
@@ -322,7 +323,9 @@ def repair(run: Path, out: Path | None, as_json: bool) -> int:  # click's
 def demo() -> int:
     """Record 501 CartPole episodes, then make videos of 0, 250 and 500; under a minute."""
     from reenact import demo as room
+    from reenact import headless
 
+    headless.choose()
     results = room.demo(lambda line: click.echo(line, err=True))
     for result in results:
         click.echo(result.error or f"episode {result.episode}: {result.verdict}, {result.path}")

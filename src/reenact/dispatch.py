@@ -15,7 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, Self
 
-from reenact import filming
+from reenact import filming, handover
 from reenact.errors import ReenactError, SelectionError
 from reenact.plan import Piece, Plan
 from reenact.process import this_process
@@ -292,14 +292,44 @@ class Crews:
         events: Events = SimpleQueue()
         if self._executor is not None:
             at_once = self.jobs if self.jobs > 1 else _AT_ONCE
-            yield Spread(job, self._executor, at_once, events, observer).do
+            yield _Parted(job, observer, Spread(job, self._executor, at_once, events, observer).do).do
         elif self.in_process:
             with Here(job, observer) as here:
                 yield here.do
         else:
             count = self.jobs if films is None else max(1, min(self.jobs, films))
             with Workers(count, lambda future, word: events.put((future, word))) as own:
-                yield Spread(job, own, count, events, observer).do
+                yield _Parted(job, observer, Spread(job, own, count, events, observer).do).do
+
+
+class _Parted:
+    """Films over other processes, but for those that this process alone can do.
+
+    Args:
+        job: what is done with them.
+        observer: is told how it goes.
+        do: does films in other processes.
+    """
+
+    def __init__(self, job: Job, observer: Observer, do: Do) -> None:
+        self._job, self._observer, self._do = job, observer, do
+
+    def do(self, films: Sequence[Film]) -> list[ReplayResult]:
+        """Does films."""
+        own = self._job.env is not None  # the user's own way to make the env, which was looked at before
+        here = [not own and any(handover.is_only_here(part.episode) for part in film.parts) for film in films]
+        if not any(here):
+            return self._do(films)
+        warnings.warn(
+            f"reenact: the env of {sum(here)} episodes is defined in this script or session, which no other process "
+            'can load: they are done in this one; put what trains under if __name__ == "__main__":',
+            UserWarning,
+            stacklevel=5,  # in whoever called replay or verify
+        )
+        others = iter(self._do([film for film, mine in zip(films, here, strict=True) if not mine]))
+        with Here(self._job, self._observer) as desk:
+            mine = iter(desk.do([film for film, mine in zip(films, here, strict=True) if mine]))
+        return [next(mine if is_mine else others) for is_mine in here]
 
 
 def _require_processes(executor: object) -> None:

@@ -251,7 +251,7 @@ class _Take:
                 path,
                 title=path.stem,
                 comment=provenance,
-                overwrite=self._options.overwrite or shelf.may_take(path, source),
+                overwrite=self._options.overwrite or shelf.may_replace(path, source),
                 entered=lambda video: shelf.enter(video, path, entry),
             )
         except VideoExistsError:

@@ -1,4 +1,4 @@
-"""The user's own way to make an env, given to other processes: by what name, or as what, they find it."""
+"""What other processes have to find to make an env: the user's own factory, by its name, and what a script defines."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reenact import script, usercode
+from reenact import recipe, script, usercode
 from reenact.errors import SelectionError
 
 if TYPE_CHECKING:
+    from reenact.logged import Episode
     from reenact.recipe import EnvFactory
 
 _WAY_OUT = "give it as module:factory or path/to/file.py:factory, or use jobs=1"
@@ -44,14 +45,29 @@ def _in_script(name: str) -> str:
     path = Path(str(main["path"]))
     if not all(part.isidentifier() for part in name.split(".")):
         raise SelectionError(f"env={name} has no name in {path} that another process could find it by: {_WAY_OUT}")
-    line = usercode.training_line(path)
-    if line is not None:
+    if script.would_come_here() or usercode.training_line(path) is not None:
         raise SelectionError(
-            f"env={name} is defined in {path}, which would start its training when another process loads it (line "
-            f'{line}): put that under if __name__ == "__main__":, or {_WAY_OUT}'
+            f"env={name} is defined in {path}, which would do all over again what it does when another process loads "
+            f'it: put that under if __name__ == "__main__":, or {_WAY_OUT}'
         )
     if name.partition(".")[0] not in usercode.defined_names(path):
         raise SelectionError(
             f"{path} defines env={name} only under its guard, where no other process looks: {_WAY_OUT}"
         )
     return f"{path}:{name}"
+
+
+def is_only_here(episode: Episode) -> bool:
+    """Whether an episode's env is made of what the running script or session defines, and no other process can load.
+
+    Such a script has no guard: loaded elsewhere, it would do all over again what it does here.
+    """
+    raw = recipe.read(str(episode.attributes.get("recipe", "{}")))
+    if "main" not in raw or raw.get("factory") is not None:
+        return False
+    here = script.describe()
+    if here is None or not isinstance(raw["main"], dict):
+        return here is None and not isinstance(raw["main"], dict)
+    if raw["main"].get("path") != here["path"]:
+        return False
+    return script.would_come_here() or script.obstacle(here, set()) is not None

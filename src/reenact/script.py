@@ -12,7 +12,7 @@ from reenact import usercode
 from reenact.errors import RecipeError, SelectionError
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
 NAMES = frozenset({"__main__", "__mp_main__"})
 """What the script's module is called: in the launch's top process; in workers that it spawned, and when loaded."""
@@ -62,6 +62,20 @@ def obstacle(main: dict[str, str | None] | None, names: set[str]) -> str | None:
             f'if __name__ == "__main__":, where no replay looks: move it above that, or {_WAY_OUT}'
         )
     return None
+
+
+def would_come_here() -> bool:
+    """Whether the running script, loaded by another process, would make the very call that it is in now."""
+    main, here = sys.modules["__main__"], describe()
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # as `inspect` itself looks up the stack
+    while frame is not None and not (frame.f_code.co_name == "<module>" and frame.f_globals is vars(main)):
+        frame = frame.f_back
+    if here is None or frame is None:
+        return False
+    try:
+        return usercode.calls_when_loaded(Path(str(here["path"])), frame.f_lineno)
+    except SelectionError:  # edited since it was started
+        return True
 
 
 def find(qualified: str, main: object) -> Any:

@@ -43,8 +43,12 @@ class Shelf:
         )
 
     def may_take(self, path: Path, source: Mapping[str, object]) -> bool:
-        """Whether a video may be put there: nothing is, or an older one of the same run, made by this user."""
-        return not os.path.lexists(path) or any(one["source"]["run"] == source["run"] for one in self._of(path))
+        """Whether a video may be put there: nothing is, or an older one that it may replace."""
+        return not os.path.lexists(path) or self.may_replace(path, source)
+
+    def may_replace(self, path: Path, source: Mapping[str, object]) -> bool:
+        """Whether there is an older video of the same run, made by this user."""
+        return any(one["source"]["run"] == source["run"] for one in self._of(path))
 
     def enter(self, video: Path, path: Path, entry: Mapping[str, object]) -> None:
         """Appends a video that is about to be named.

@@ -243,6 +243,16 @@ def defined_names(path: Path) -> set[str]:
     return names
 
 
+def calls_when_loaded(path: Path, line: int) -> bool:
+    """Whether loading a file makes a call that stands on a line of it, or goes over it.
+
+    Raises:
+        SelectionError: it is no Python.
+    """
+    calls = (node for node in _executed([_parsed(path)]) if isinstance(node, ast.Call))
+    return any(node.lineno <= line <= (node.end_lineno or node.lineno) for node in calls)
+
+
 def _parsed(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_bytes())
