@@ -100,7 +100,7 @@ def test_replays_in_another_process_show_what_live_rendering_showed(name: str, t
     )
 
     assert replayed.returncode == 0, replayed.stderr
-    results = [json.loads(line) for line in replayed.stdout.splitlines()]
+    results = sorted((json.loads(line) for line in replayed.stdout.splitlines()), key=lambda one: one["episode"])
     with np.load(tmp_path / "live.npz") as live:
         frames, lengths, returns = live["frames"], live["lengths"], live["returns"]
     assert [result["verdict"] for result in results] == ["exact"] * len(RESETS)

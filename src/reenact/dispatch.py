@@ -185,9 +185,9 @@ class Spread:
 
     def _submit(self, going: _Going, piece: Piece) -> None:
         films = tuple(going.films[index] for index in piece.films)
-        task = Task(self._job, films, this_process(), next(self._numbers))
+        task = Task(self._job, films, next(self._numbers))
         try:
-            future: Future[Report] = self._executor.submit(run, task.packed())
+            future: Future[Report] = self._executor.submit(run, this_process(), task.packed())
         except RuntimeError as error:  # so concurrent.futures says that it is broken or shut down
             going.give_up(piece.films, f"the executor takes no more: {_told(error)}")
             return

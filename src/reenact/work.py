@@ -196,13 +196,11 @@ class Task:
     Attributes:
         job: what is done with them.
         films: the films.
-        submitter: the process that wants it.
         number: tells it from the job's other tasks, and from the same one tried again.
     """
 
     job: Job
     films: tuple[Film, ...]
-    submitter: Process
     number: int
 
     def packed(self) -> bytes:
@@ -232,20 +230,21 @@ desks: ContextVar[dict[str, Desk] | None] = ContextVar("reenact_desks", default=
 _busy = threading.Lock()
 
 
-def run(packed: bytes) -> Report:
+def run(submitter: Process, packed: bytes) -> Report:
     """Does a task in this process: what an executor is given to call. Raises nothing.
 
     Args:
+        submitter: the process that wants it, which must be another one.
         packed: as `Task.packed` gave it.
     """
+    if submitter == this_process():
+        return Report((), "the executor runs its tasks in the process that asked: give one of other processes")
     if not _busy.acquire(blocking=False):
         return Report((), "two tasks came to one process at once: give an executor of processes, one thread each")
     outcomes: list[Outcome] = []
     try:
+        headless.choose()  # before anything of the user's is imported
         task: Task = pickle.loads(packed)  # noqa: S301  # whoever can submit a task can run any code as it is
-        if task.submitter == this_process():
-            return Report((), "the executor runs its tasks in the process that asked: give one of other processes")
-        headless.choose()
         standing = desks.get()
         with ExitStack() as stack:
             if standing is None:
