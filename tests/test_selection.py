@@ -106,7 +106,7 @@ def test_every_must_be_positive(every: int) -> None:
 
 
 def test_the_named_trigger_is_gymnasiums() -> None:
-    """capped-cubic is Gymnasium's own function."""
+    """capped-cubic picks what Gymnasium's own function does."""
     trigger = callable_trigger("capped-cubic")
     assert trigger is not None
     assert [trigger(number) for number in range(3000)] == [
