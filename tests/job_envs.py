@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
+import odd_envs
 import reenact
 from test_render import Meter
 
@@ -81,13 +82,26 @@ class Broken(Meter):
         super().__init__(render_mode)
 
 
+class Counted(odd_envs.Carries):
+    """Begins with all that was done before; notes each reset, in whatever process."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode, memory=None)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Starts."""
+        with (HERE / "resets").open("ab") as file:
+            file.write(b".")
+        return super().reset(seed=seed, options=options)
+
+
 def spoilt(render_mode: str | None = None) -> gym.Env[Any, Any]:
     """Makes none."""
     del render_mode
     raise ZeroDivisionError("mine")
 
 
-for cls in (Told, Deadly, Slow, Talkative, Broken):
+for cls in (Told, Deadly, Slow, Talkative, Broken, Counted):
     gym.register(f"Job{cls.__name__}-v0", f"{__name__}:{cls.__name__}")
 
 
