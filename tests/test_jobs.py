@@ -259,6 +259,40 @@ def test_a_job_that_is_stopped_leaves_what_is_done(tmp_path: Path, what: str) ->
     assert files(run / "videos") == [f"run-episode-{number}.mp4" for number in range(8)]
 
 
+def test_workers_end_though_a_fork_holds_their_pipes(tmp_path: Path) -> None:
+    """Killed after it has forked, a script leaves no worker behind, while what it forked lives on."""
+    record("JobSlow-v0", tmp_path / "run", 8)
+    code = (
+        "import os, signal, time, reenact\n"
+        "class Observer:\n"
+        "    def planned(self, frames, films): pass\n"
+        "    def chained(self, done, total): pass\n"
+        "    def finished(self, result): pass\n"
+        "    def advanced(self, frames):\n"
+        "        pid = os.fork()\n"
+        "        if not pid:\n"
+        "            time.sleep(300)\n"
+        "            os._exit(0)\n"
+        "        print(pid, flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "reenact.replay('run', 'all', jobs=2, observer=Observer())\n"
+    )
+    ended = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert ended.stdout is not None
+    forked = int(ended.stdout.readline())
+    try:
+        assert ended.wait(60) == -signal.SIGKILL
+        workers = [int(path.name.partition("-")[2]) for path in tmp_path.glob("drawn-*")]
+        assert workers
+        wait_for(lambda: gone(workers), "a worker was left behind")
+        assert not gone([forked])
+    finally:
+        os.kill(forked, signal.SIGKILL)
+        ended.stdout.close()
+
+
 def test_an_ffmpeg_that_is_killed_is_told(tmp_path: Path) -> None:
     """That episode is impossible, and says so; the others are made, by the same processes."""
     run = record("JobSlow-v0", tmp_path / "run", 4)

@@ -14,11 +14,13 @@ class Setup:
     """What a worker takes over from the process that starts it; the first that it is told.
 
     Attributes:
-        argv: that process's.
+        parent: that process's number.
+        argv: its arguments.
         filters: its filters of warnings, the arguments of `warnings.filterwarnings`, each pickled for itself; the one
             that counts most comes last.
     """
 
+    parent: int
     argv: tuple[str, ...]
     filters: tuple[bytes, ...]
 

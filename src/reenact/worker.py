@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TELL_EVERY_S = 0.1
+_LOOK_EVERY_S = 1.0
 _CLOSE_S = 15.0
 """How long envs may take to close: somewhat longer than a process that still lives waits for it."""
 
@@ -39,6 +40,7 @@ def main(orders: IO[bytes], answers: IO[bytes]) -> None:
     _take_over(setup, voice)
     calls: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(orders, calls), daemon=True).start()
+    threading.Thread(target=_watch, args=(setup.parent,), daemon=True).start()
     work.listening.set(voice.tell)
     desks: dict[str, work.Desk] = {}
     work.desks.set(desks)
@@ -68,6 +70,13 @@ def _listen(orders: IO[bytes], calls: SimpleQueue[bytes | None]) -> None:
     calls.put(None)
     if not _busy.is_set():
         time.sleep(_CLOSE_S)
+    _end()
+
+
+def _watch(parent: int) -> None:
+    """Ends this process when its parent has died: what that had forked may hold the pipe open."""
+    while os.name != "posix" or os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)
     _end()
 
 

@@ -151,7 +151,7 @@ class _Worker:
         self._reaper.start()
         with contextlib.suppress(OSError):  # it has died already: the first call finds out
             pickle.dump([entry for entry in sys.path if isinstance(entry, str)], self._orders)
-            pickle.dump(Setup(tuple(sys.argv), tuple(_filters())), self._orders)
+            pickle.dump(Setup(os.getpid(), tuple(sys.argv), tuple(_filters())), self._orders)
             self._orders.flush()
 
     def do(self, call: Call, tell: Callable[[Any], None]) -> Answer:
