@@ -1,9 +1,11 @@
 """The commands, run as a user runs them: what they print where, and their exit codes."""
 
+import contextlib
 import csv
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -430,6 +432,29 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     assert err.splitlines()[-1] == "stopped"
     assert "Traceback" not in err
     assert list((run / "videos").iterdir()) == []
+
+
+def test_a_terminal_is_told_how_far_it_is(run: Path, tmp_path: Path) -> None:
+    """On a terminal a bar says how many frames and videos are done, how fast, and how long it will take; a pipe gets none."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", REENACT, "replay", str(run), "--episodes", "all", "--jobs", "1"]
+    process = subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment(), cwd=tmp_path
+    )
+    os.close(theirs)
+    told = b""
+    with contextlib.suppress(OSError):  # so a terminal's end is told
+        while part := os.read(ours, 4096):
+            told += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert b"21/21" in told
+    assert b"of 3 done" in told
+    assert b"frames/s" in told
+    assert b" left" in told
+    assert told.count(b": exact -> ") == 3
+    piped = subprocess.run([*command, "--overwrite", "--fps", "9"], capture_output=True, check=True, env=environment())
+    assert b"frames" not in piped.stdout + piped.stderr
 
 
 def test_a_reader_that_goes_away_is_no_error(run: Path) -> None:

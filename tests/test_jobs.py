@@ -450,6 +450,19 @@ def test_an_executor_of_processes(tmp_path: Path) -> None:
         assert executor.submit(len, "abc").result() == 3
 
 
+def test_an_executor_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a dead process breaks the whole executor, what was done stays, and the rest is impossible, in one line."""
+    run = record("JobDeadly-v0", tmp_path / "run", 6)
+    monkeypatch.setenv("DEATHS", "99")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        results = reenact.replay(run, "all", executor=executor)
+    errors = {str(result.error) for result in results if result.verdict == "impossible"}
+    assert errors
+    assert all("executor" in error and "\n" not in error for error in errors)
+    whole = [name for name in files(run / "videos") if not name.startswith(".")]  # its ffmpeg may live a little longer
+    assert whole == [f"run-episode-{one.episode}.mp4" for one in results if one.ok]
+
+
 class Inline(concurrent.futures.Executor):
     """Does everything at once, where it is asked."""
 

@@ -393,8 +393,8 @@ class _Watcher:
     def __init__(self, *, as_json: bool, only_failures: bool = False) -> None:
         self._as_json, self._only_failures = as_json, only_failures
         self._bar: ProgressBar[str] | None = None
-        self._films = self._done = self._frames = 0
-        self._began = 0.0
+        self._films = self._done = self._frames = self._total = 0
+        self._began: float | None = None
         self._lines: TextIO = sys.stdout
 
     def __enter__(self) -> _Watcher:
@@ -419,10 +419,15 @@ class _Watcher:
 
     def planned(self, frames: int, films: int) -> None:
         self._end_bar()
-        self._films, self._done, self._frames, self._began = films, 0, 0, time.monotonic()
+        self._films, self._done, self._frames, self._total, self._began = films, 0, 0, frames, None
         if sys.stderr.isatty() and frames:
             self._bar = click.progressbar(
-                length=frames, label="frames", file=sys.stderr, show_pos=True, item_show_func=lambda said: said
+                length=frames,
+                label="frames",
+                file=sys.stderr,
+                show_eta=False,  # its own counts the time until the first frame, and remembers it
+                show_pos=True,
+                item_show_func=lambda said: said,
             )
             self._bar.render_progress()
 
@@ -431,10 +436,14 @@ class _Watcher:
         click.echo(what, err=True)
 
     def advanced(self, frames: int) -> None:
-        self._frames += frames
+        if self._began is None:
+            self._began, self._total = time.monotonic(), self._total - frames
+        else:
+            self._frames += frames
         if self._bar is not None:
             rate = self._frames / max(time.monotonic() - self._began, 1e-3)
-            self._bar.update(frames, f"{self._done} of {self._films} done, {rate:,.0f} frames/s")
+            left = f", {rate:,.0f} frames/s, {_duration((self._total - self._frames) / rate)} left" if rate else ""
+            self._bar.update(frames, f"{self._done} of {self._films} done{left}")
 
     def chained(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
