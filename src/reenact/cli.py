@@ -138,7 +138,10 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--overwrite", is_flag=True, help="Replace files that were made from something else.")
 @click.option("--no-diverged", is_flag=True, help="Leave no marked video of a diverged replay.")
 @click.option("--dry-run", is_flag=True, help="Make nothing; say what would be made, and how long that will take.")
-@click.option("--lossless", is_flag=True, help="Pixel-exact video; larger, and not for browsers.")
+@click.option("--format", default="mp4", help="mp4, webm, gif, or frames: a folder of PNGs.  [default: mp4]")
+@click.option("--lossless", is_flag=True, help="Pixel-exact mp4 or WebM; larger, under a name of its own.")
+@click.option("--quality", metavar="0-100", type=int, help="Of an mp4 or WebM; 100 is best.  [default: 55]")
+@click.option("--preset", metavar="NAME", help="Of an mp4 or WebM: ultrafast … veryslow.  [default: veryfast]")
 @_reexecuting
 def replay(
     run: Path | None, as_json: bool, no_diverged: bool, follow: bool, jobs: int | None, **options: Any

@@ -70,23 +70,22 @@ def adopt_pipe(pipe: Any) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-def source(path: Path) -> tuple[str, ...]:
-    """Returns the arguments that read a video."""
-    # "-f mov": a stranger's file is read as an mp4 only, never as a playlist that names other files.
+def source(path: Path, kind: str) -> tuple[str, ...]:
+    """Returns the arguments that read a video: an "mp4" or a "webm", and nothing else that it may look like."""
     # "file:": a colon in the name is no protocol.
-    return ("-f", "mov", "-i", f"file:{path}")
+    return ("-f", {"mp4": "mov", "webm": "matroska"}[kind], "-i", f"file:{path}")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs ffmpeg to its end.
+def output(*arguments: str) -> str:
+    """Runs ffmpeg to its end, and returns what it wrote to stdout.
 
     Raises:
-        VideoError: it can't be started.
+        VideoError: it can't be started, or fails.
     """
     binary = moviepy()[1]
     command = [binary, "-nostdin", "-hide_banner", "-loglevel", "error", "-nostats", *arguments]
     try:
-        return subprocess.run(  # noqa: S603 - no shell, and every path comes as file:
+        done = subprocess.run(  # noqa: S603 - no shell, and every path comes as file:
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -96,15 +95,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         )
     except (OSError, ValueError) as error:
         raise cannot_start(binary, error) from error
-
-
-def output(*arguments: str) -> str:
-    """Runs ffmpeg to its end, and returns what it wrote to stdout.
-
-    Raises:
-        VideoError: it can't be started, or fails.
-    """
-    done = run(*arguments)
     if done.returncode:
         raise VideoError(f"ffmpeg ended with exit code {done.returncode}: {first_words(done.stderr)}")
     return done.stdout

@@ -90,7 +90,7 @@ def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tel
                 return take.keep(result, path, source, shelf)
             if not options.diverged:
                 return result
-            path = path.with_name(f"{film.name}-diverged{path.suffix}")
+            path = path.with_name(f"{film.name}-diverged{options.look.ending}")
             return take.keep(result, path, source, shelf)
 
 
@@ -119,7 +119,7 @@ def planned(film: Film, options: Options, shelf: Shelf) -> ReplayResult:
 
 def path_of(film: Film, options: Options) -> Path:
     """Returns where a film's video goes: the plain name is for exact ones alone, and a tolerance never makes one."""
-    return options.place / f"{film.name}{'-tolerated' if options.tolerance else ''}.mp4"
+    return options.place / f"{film.name}{'-tolerated' if options.tolerance else ''}{options.look.ending}"
 
 
 def _taken(path: Path) -> str:

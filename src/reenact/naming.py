@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import uuid
+import shutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def new_partial(folder: Path, suffix: str) -> Path:
-    """Makes an empty file under a hidden name of its own, where the whole one can be renamed from.
-
-    Args:
-        folder: where; made if missing.
-        suffix: of the name, such as ".mp4".
-
-    Raises:
-        OSError: the folder can't be made or written.
-    """
-    folder = folder.absolute()  # an env may change the working directory
-    partial = folder / f".{uuid.uuid4().hex[:12]}.{os.getpid()}.partial{suffix}"
-    folder.mkdir(parents=True, exist_ok=True)
-    partial.touch(exist_ok=False)
-    return partial
-
-
 def give_name(partial: Path, path: Path, *, overwrite: bool = False) -> None:
-    """Gives a file its name, in one step; removing the partial one, where it is left, is the caller's.
+    """Gives a file or a folder its name; removing the partial one, where it is left, is the caller's.
+
+    A file takes it in one step. So does a folder; where another one has to make way for it, there is a moment in which
+    neither has the name.
 
     Args:
-        partial: the file, whole.
+        partial: what is whole.
         path: its name, on the same file system.
         overwrite: whether another's may be taken.
 
     Raises:
         FileExistsError: the name is taken.
-        OSError: the file can't have it.
+        OSError: it can't have it.
     """
-    if overwrite:
+    if overwrite and partial.is_dir() and path.exists():
+        old = partial.with_name(f"{partial.name}.old")
+        path.rename(old)
+        partial.rename(path)
+        remove(old)
+    elif overwrite:
         partial.replace(path)
-        return
+    else:
+        _give_free_name(partial, path)
+
+
+def _give_free_name(partial: Path, path: Path) -> None:
     try:
         os.link(partial, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links
+    except OSError:  # a folder, or a file system without hard links
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         partial.rename(path)
+
+
+def remove(partial: Path) -> None:
+    """Removes a file or a folder, if it is there; what can't be removed stays."""
+    if partial.is_dir() and not partial.is_symlink():
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -7,12 +7,12 @@ import functools
 import hashlib
 import os
 import re
-import shutil
 import time
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reenact import naming
 from reenact.process import this_process
 
 if TYPE_CHECKING:
@@ -30,13 +30,33 @@ def new_name(ending: str) -> str:
     return f".{uuid.uuid4().hex[:12]}.{_place()}-{mine.pid}-{mine.started}.partial{ending}"
 
 
+def make(folder: Path, ending: str, *, as_folder: bool = False) -> Path:
+    """Makes an empty file or folder under such a name, from which the whole one can be renamed.
+
+    Args:
+        folder: where; made if missing.
+        ending: of the name, such as ".mp4".
+        as_folder: whether it is a folder.
+
+    Raises:
+        OSError: the folder can't be made or written.
+    """
+    partial = folder.absolute() / new_name(ending)  # an env may change the working directory
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if as_folder:
+        partial.mkdir()
+    else:
+        partial.touch(exist_ok=False)
+    return partial
+
+
 def sweep(folder: Path) -> None:
     """Removes what dead processes were making in a folder, and what nobody has written to for a day."""
     with contextlib.suppress(OSError):  # there is no such folder, or it can't be read: then there is nothing to do
         for path in list(folder.iterdir()):
             found = _NAME.fullmatch(path.name)
             if found is not None and _is_dead(path, found[1], int(found[2]), int(found[3])):
-                _remove(path)
+                naming.remove(path)
 
 
 def _is_dead(path: Path, place: str, pid: int, started: int) -> bool:
@@ -46,14 +66,6 @@ def _is_dead(path: Path, place: str, pid: int, started: int) -> bool:
         return time.time() - path.stat().st_mtime > _ABANDONED_S
     except OSError:
         return False  # its maker has just given it its name
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 @functools.cache

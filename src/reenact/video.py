@@ -1,28 +1,33 @@
-"""Frames to mp4, as a stream at constant memory: every frame once, in order, or no video at all.
+"""Frames to a video, as a stream at constant memory: every frame once, in order, or no video at all.
 
-Frames go through MoviePy's ``FFMPEG_VideoWriter`` into a hidden partial file. A video gets its title, its
+Frames go through MoviePy's ``FFMPEG_VideoWriter`` into a hidden partial file or folder. A video gets its title, its
 comment and its name only when ffmpeg's exit code and the number of stored frames are right. MoviePy's writer
 itself checks nothing: neither shape nor type nor size of a frame, nor how ffmpeg ended.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
-import json
 import os
-import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from reenact import ffmpeg, naming, partials
-from reenact.encoding import Encoding
+from reenact import container, ffmpeg, naming, partials
 from reenact.errors import VideoError, VideoExistsError
-from reenact.metadata import count_frames
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    import numpy.typing as npt
+
+    from reenact.encoding import Encoding
 
 _CLOSE_TIMEOUT_S = 600.0  # what remains to encode at the end is a pipe's worth and x264's lookahead
 _BANNER_BACKGROUND = (176, 0, 0)
@@ -54,8 +59,9 @@ class VideoWriter:
         self._stream: Any = None
         self._proc: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see abandon
+        self._partials: list[Path] = []
         try:
-            self._partials = [_new_partial(folder)]
+            self._encoded = self._new(folder, f".{encoding.carrier}")
         except VideoError:
             self._log.close()
             raise
@@ -107,7 +113,7 @@ class VideoWriter:
         Args:
             path: The video's name; its folder is made if missing.
             title: The title in the video's metadata.
-            comment: Stored as JSON in the metadata: `metadata.read_comment` returns it.
+            comment: Stored as JSON in the metadata, see `container.complete`.
             overwrite: Whether to replace what is at ``path``.
             entered: Called with the complete video, just before it gets its name; what it raises leaves none.
 
@@ -118,27 +124,19 @@ class VideoWriter:
         """
         self._require_open()
         try:
-            # ASCII without line breaks: survives every locale's command line and ffmpeg's metadata as it is.
-            text = json.dumps(dict(comment))
             self._require_picture()
             self._end_stream()
             path = path.absolute()
-            encoded, complete = self._partials[0], _new_partial(path.parent)
-            self._partials.append(complete)
-            # ffmpeg takes metadata only at its start, the verdict is known only now: hence a copying run.
-            ffmpeg.output(
-                *("-y", *ffmpeg.source(encoded), "-map", "0:v:0", "-c", "copy", "-movflags", "+faststart"),
-                *("-metadata", f"title={title}", "-metadata", f"comment={text}"),
-                *("-f", "mp4", f"file:{complete}"),
+            made = container.complete(
+                self._encoded,
+                self.encoding,
+                title=title,
+                comment=comment,
+                frames=self.frames,
+                new=functools.partial(self._new, path.parent),
             )
-            found = count_frames(complete)
-            if found != self.frames:
-                raise VideoError(
-                    f"ffmpeg stored {found} frames, expected {self.frames}; no video was kept: "
-                    "try another fps or preset"
-                )
-            entered(complete)
-            _place(complete, path, overwrite=overwrite)
+            entered(made)
+            _place(made, path, overwrite=overwrite)
         finally:
             self.abandon()
 
@@ -155,8 +153,7 @@ class VideoWriter:
                     self._proc.stdin.close()
         self._log.close()
         for partial in self._partials:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            naming.remove(partial)
 
     def __enter__(self) -> Self:
         return self
@@ -170,17 +167,30 @@ class VideoWriter:
         if not self._open or self._pid != os.getpid():
             raise VideoError("this video is finished or abandoned, or its parent process's: open another")
 
+    def _new(self, folder: Path, ending: str) -> Path:
+        """Makes a file, or a folder of frames, that goes with the writer."""
+        try:
+            partial = partials.make(folder, ending, as_folder=ending == ".frames")
+        except OSError as error:
+            message = f"cannot write videos into {folder} ({error.strerror}): choose another folder"
+            raise VideoError(message) from error
+        self._partials.append(partial)
+        return partial
+
     def _start(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
         moviepy_writer, binary = ffmpeg.moviepy()
-        codec, params = self.encoding.codec(height, width)
+        codec, preset, params = self.encoding.codec(height, width)
+        target = self._encoded
+        if target.is_dir():
+            target = Path(str(target).replace("%", "%%"), container.PICTURES)
         try:
             self._stream = moviepy_writer(
-                str(self._partials[0]),
+                str(target),
                 (width, height),
                 self.encoding.fps,
                 codec=codec,
-                preset=self.encoding.preset,
+                preset=preset,
                 threads=1,
                 # The later -loglevel wins; with MoviePy's "info" the log would grow with every progress line.
                 ffmpeg_params=["-hide_banner", "-loglevel", "error", "-nostats", *params],
@@ -206,13 +216,25 @@ class VideoWriter:
         proc = self._stream.proc
         with contextlib.suppress(OSError):  # of a dead ffmpeg, whose exit code says more
             proc.stdin.close()
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            proc.kill()
+
+        # not `wait(timeout)`, which asks now and then: for as long as a short video takes to encode
+        limit = threading.Timer(_CLOSE_TIMEOUT_S, end)
+        limit.daemon = True
+        limit.start()
         try:
-            code = proc.wait(_CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+            code = proc.wait()
+        finally:
+            limit.cancel()
+        if late.is_set():
             raise VideoError(
                 f"ffmpeg had not finished {_CLOSE_TIMEOUT_S:.0f} s after the last frame; no video was kept: "
                 "try a faster preset"
-            ) from None
+            )
         if code:
             raise VideoError(self._how_ffmpeg_ended())
 
@@ -278,19 +300,11 @@ def check_frame(frame: object) -> tuple[int, int, int]:
     )
 
 
-def _new_partial(folder: Path) -> Path:
-    folder = folder.absolute()  # an env may change the working directory
-    partial = folder / partials.new_name(".mp4")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.touch(exist_ok=False)
-    except OSError as error:
-        message = f"cannot write videos into {folder} ({error.strerror}): choose another folder"
-        raise VideoError(message) from error
-    return partial
-
-
 def _place(partial: Path, path: Path, *, overwrite: bool) -> None:
+    if overwrite and partial.is_dir() and path.is_dir():
+        other = next((one.name for one in path.iterdir() if not container.is_of_frames(one)), None)
+        if other is not None:
+            raise VideoError(f"{path} is a folder with more than frames in it ({other}) and was left as it is: move it")
     try:
         naming.give_name(partial, path, overwrite=overwrite)
     except FileExistsError as error:
