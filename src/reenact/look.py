@@ -30,7 +30,8 @@ class Look:
         format: "mp4", "webm", "gif" (at the nearest rate that it can have), or "frames": a folder of PNGs.
         lossless: whether an mp4's or WebM's pixels are the frames' to the bit; frames' are, a GIF's never.
         quality: of an mp4 or WebM, 0 (the worst) to 100; None: 55, x264's own default.
-        preset: of an mp4 or WebM, x264's name for how fast it is encoded; None: "veryfast".
+        preset: of an mp4 or WebM, x264's name for how fast it is encoded; None: "veryfast",
+            for an mp4 with what costs most left out.
 
     Raises:
         VideoError: a value that no video can have.
