@@ -69,7 +69,7 @@ def write(
     overwrite: bool = False,
 ) -> Path:
     """Writes a whole video."""
-    with VideoWriter(path.parent, encoding) as writer:
+    with VideoWriter(path.parent, encoding, title) as writer:
         for frame in frames:
             writer.write(frame)
         writer.finish(path, title=title, comment=comment or {}, overwrite=overwrite)

@@ -120,7 +120,19 @@ def test_title_and_comment_are_ordinary_metadata(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", noise(1), title="CartPole é = 1; #2", comment={"verdict": "exact"})
     shown = ffmpeg("-i", path, "-f", "ffmetadata", "-").stdout.decode()
     assert "title=CartPole é \\= 1\\; \\#2\n" in shown
-    assert 'comment={"verdict": "exact"}\n' in shown
+    assert re.search(r'^comment=\{"verdict": "exact"\} *$', shown, re.MULTILINE)
+
+
+def test_a_title_that_changes_at_the_end_is_the_last_one(tmp_path: Path) -> None:
+    """A video that is finished under another title than it began with has that, and the comment beside it."""
+    path = tmp_path / "a.mp4"
+    with VideoWriter(tmp_path, LOSSLESS, "exact") as writer:
+        writer.write(noise(1)[0])
+        writer.finish(path, title="diverged", comment={"verdict": "diverged"}, overwrite=False)
+    shown = ffmpeg("-i", path, "-f", "ffmetadata", "-").stdout.decode()
+    assert "title=diverged\n" in shown
+    assert comment_of(path) == {"verdict": "diverged"}
+    assert b"exact" not in path.read_bytes()
 
 
 @pytest.mark.parametrize("title", ['x\ncomment={"verdict": "exact"}', "[STREAM]\n[STREAM]", "\\"])
@@ -311,7 +323,7 @@ def test_an_ffmpeg_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatc
             write(tmp_path / "a.mp4", noise(1))
     monkeypatch.setattr(ffmpeg_room, "moviepy", lambda: (FFMPEG_VideoWriter, "/nowhere/ffmpeg"))
     with pytest.raises(VideoError, match="/nowhere/ffmpeg"):
-        write(tmp_path / "a.mp4", noise(1))
+        write(tmp_path / "a.webm", noise(1), Encoding(format="webm"))
     assert files(tmp_path) == []
 
 

@@ -1,14 +1,16 @@
 """What a video's frames are stored in: made whole from what was encoded, with title and comment, and counted.
 
-ffmpeg takes metadata only at its start, and what a video is worth is known only at its end: hence a second run, which
-copies an mp4 or WebM, and gives a GIF its colours.
+ffmpeg takes metadata only at its start, and what a video is worth is known only at its end. So an mp4 is made with room
+for its comment; a WebM, and an mp4 without such room, is copied by a second run, and a GIF is given its colours by it.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import re
 import shutil
+import uuid
 from typing import TYPE_CHECKING, BinaryIO
 
 from reenact import ffmpeg
@@ -24,8 +26,47 @@ PROVENANCE = "provenance.json"
 """The file beside a folder's PNGs."""
 PICTURES = "%06d.png"
 _PICTURE = re.compile(r"\d{6,}\.png")
+_ROOM_BYTES = 2048  # twice what is usually said of a video
 _GIF_HEADER_BYTES = 13
 _GIF_BLOCK_BYTES = 255
+
+
+class Room:
+    """Room for a comment in an mp4, which ffmpeg makes: the second run would take longer than a short video's frames.
+
+    Args:
+        title: the video's.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._mark = uuid.uuid4().hex.ljust(_ROOM_BYTES)
+
+    @property
+    def parameters(self) -> list[str]:
+        """What ffmpeg is told."""
+        metadata = ("-metadata", f"title={self._title}", "-metadata", f"comment={self._mark}")
+        return ["-movflags", "+faststart", *metadata]
+
+    def fill(self, encoded: Path, title: str, comment: str) -> bool:
+        """Puts the comment, followed by spaces, into the room.
+
+        Returns:
+            Whether the video is as it should be now; otherwise nothing was changed.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        if title != self._title or len(comment) > len(self._mark):
+            return False
+        with encoded.open("r+b") as file:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+                at = whole.find(self._mark.encode())  # soon: with +faststart all metadata stands before the frames
+            if at < 0:
+                return False
+            file.seek(at)
+            file.write(comment.ljust(len(self._mark)).encode("ascii"))
+        return True
 
 
 def complete(
@@ -35,6 +76,7 @@ def complete(
     title: str,
     comment: Mapping[str, object],
     frames: int,
+    room: Room | None,
     new: Callable[[str], Path],
 ) -> Path:
     """Makes a video whole.
@@ -45,7 +87,8 @@ def complete(
         title: the title in its metadata.
         comment: stored as JSON in the metadata: in an mp4 or WebM as its comment, in a GIF with the title in a
             comment extension, with frames in a file beside them.
-        frames: how many there must be.
+        frames: how many there are in it, and must be in the whole one.
+        room: what it has for the comment.
         new: makes an empty file with such an ending, for the result and for what is needed on the way.
 
     Returns:
@@ -67,16 +110,27 @@ def complete(
             found = _colour(encoded, bare, encoding, new(".png"))
             with bare.open("rb") as source, made.open("wb") as target:
                 _copy_gif(source, target, both.encode())
+        elif room is not None and room.fill(encoded, title, text):
+            made, found = encoded, frames
         else:
             made = new(f".{encoding.format}")
             found = _copy(encoded, made, encoding, title, text)
     except OSError as error:
         raise VideoError(f"cannot write the video ({error.strerror}); no video was kept: check disk space") from error
+    check_count(found, frames)
+    return made
+
+
+def check_count(found: int, frames: int) -> None:
+    """Refuses a video that does not hold each frame once.
+
+    Raises:
+        VideoError: it doesn't.
+    """
     if found != frames:
         raise VideoError(
             f"ffmpeg stored {found} frames, expected {frames}; no video was kept: try another fps or preset"
         )
-    return made
 
 
 def is_of_frames(path: Path) -> bool:
@@ -112,8 +166,7 @@ def _colour(encoded: Path, made: Path, encoding: Encoding, palette: Path) -> int
 
 def _count(*arguments: str) -> int:
     """Runs ffmpeg, and returns how many frames it has stored."""
-    said = ffmpeg.output("-progress", "pipe:1", *arguments)
-    return int(re.findall(r"^frame=\s*(\d+)", said, re.MULTILINE)[-1])
+    return ffmpeg.stored_frames(ffmpeg.output("-progress", "pipe:1", *arguments))
 
 
 def _copy_gif(source: BinaryIO, target: BinaryIO, comment: bytes) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _PIPE_BYTES = 1 << 20  # the default, 64 KiB, blocks Python on each frame, for a fifth of the time
 
+_PROGRESS = re.compile(r"\w+=")
+
 _import_lock = threading.Lock()
 _pipes: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
 
@@ -105,10 +107,15 @@ def cannot_start(binary: str, error: Exception) -> VideoError:
     return VideoError(f"cannot start ffmpeg ({error}): check that {binary} runs")
 
 
+def stored_frames(progress: str) -> int:
+    """Returns how many frames ffmpeg has stored, as it says at its end."""
+    return int(re.findall(r"^frame=\s*(\d+)", progress, re.MULTILINE)[-1])
+
+
 def first_words(log: str) -> str:
     """Returns what ffmpeg says went wrong."""
     # At "-loglevel error" the first line is the cause; those after it tell what else then didn't happen.
-    lines = [line for line in log.splitlines() if line.strip()]
+    lines = [line for line in log.splitlines() if line.strip() and not _PROGRESS.match(line)]
     if not lines:
         return "it says nothing"
     return "it says: " + re.sub(r"^(\[.*?\] )+", "", lines[0]).strip()

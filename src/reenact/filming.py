@@ -217,7 +217,8 @@ class _Take:
                 continue  # a clip's verdict needs the whole episode, its video only a part
             if self._writer is None:
                 encoding = self._options.look.encoding(run.env.metadata.get("render_fps") or 30)
-                self._writer = video.VideoWriter(self._options.place, encoding)
+                title = path_of(self._film, self._options).stem
+                self._writer = video.VideoWriter(self._options.place, encoding, title)
             marked = to_the_end and at >= self._marks[address]
             self._writer.write(frame, over=video.draw_banner(frame, BANNER) if marked else None)
             progress.reached(before + at - part.first + 1)

@@ -40,6 +40,7 @@ class VideoWriter:
     Args:
         folder: Where the partial file grows; made if missing.
         encoding: How to encode.
+        title: The title that the video will have, as far as is known: under another one it is copied in the end.
 
     Attributes:
         encoding: As given.
@@ -49,7 +50,7 @@ class VideoWriter:
         VideoError: ``folder`` can't be made or written.
     """
 
-    def __init__(self, folder: Path, encoding: Encoding) -> None:
+    def __init__(self, folder: Path, encoding: Encoding, title: str = "") -> None:
         self.encoding = encoding
         self.frames = 0
         self._pid = os.getpid()
@@ -59,6 +60,7 @@ class VideoWriter:
         self._stream: Any = None
         self._proc: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see abandon
+        self._room = container.Room(title) if encoding.format == "mp4" else None
         self._partials: list[Path] = []
         try:
             self._encoded = self._new(folder, f".{encoding.carrier}")
@@ -133,6 +135,7 @@ class VideoWriter:
                 title=title,
                 comment=comment,
                 frames=self.frames,
+                room=self._room,
                 new=functools.partial(self._new, path.parent),
             )
             entered(made)
@@ -181,6 +184,9 @@ class VideoWriter:
         height, width, _ = shape
         moviepy_writer, binary = ffmpeg.moviepy()
         codec, preset, params = self.encoding.codec(height, width)
+        # MoviePy's "info" would log every line of progress; the last one, which counts the frames, is enough.
+        params += ["-hide_banner", "-loglevel", "error", "-nostats", "-progress", "pipe:2", "-stats_period", "86400"]
+        params += self._room.parameters if self._room is not None else []
         target = self._encoded
         if target.is_dir():
             target = Path(str(target).replace("%", "%%"), container.PICTURES)
@@ -192,8 +198,7 @@ class VideoWriter:
                 codec=codec,
                 preset=preset,
                 threads=1,
-                # The later -loglevel wins; with MoviePy's "info" the log would grow with every progress line.
-                ffmpeg_params=["-hide_banner", "-loglevel", "error", "-nostats", *params],
+                ffmpeg_params=params,
                 logfile=self._log,  # a file: nobody reads along, so a pipe could fill and stop ffmpeg
             )
         except (OSError, ValueError) as error:
@@ -237,6 +242,8 @@ class VideoWriter:
             )
         if code:
             raise VideoError(self._how_ffmpeg_ended())
+        self._log.seek(0)
+        container.check_count(ffmpeg.stored_frames(self._log.read()), self.frames)
 
     def _how_ffmpeg_ended(self) -> str:
         code = self._stream.proc.wait()
@@ -306,6 +313,7 @@ def _place(partial: Path, path: Path, *, overwrite: bool) -> None:
         if other is not None:
             raise VideoError(f"{path} is a folder with more than frames in it ({other}) and was left as it is: move it")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         naming.give_name(partial, path, overwrite=overwrite)
     except FileExistsError as error:
         message = f"{path} exists and was left as it is: choose another name, or overwrite"
