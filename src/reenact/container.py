@@ -160,7 +160,7 @@ def _colour(encoded: Path, made: Path, encoding: Encoding, palette: Path) -> int
     return _count(
         *("-y", *frames, "-f", "png_pipe", "-i", f"file:{palette}"),
         *("-lavfi", f"{timed};[frames][1:v]paletteuse=diff_mode=rectangle"),
-        *("-fps_mode", "passthrough", "-enc_time_base", "1/100", "-f", "gif", f"file:{made}"),
+        *("-enc_time_base", "1/100", "-f", "gif", f"file:{made}"),
     )
 
 

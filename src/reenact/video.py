@@ -184,8 +184,8 @@ class VideoWriter:
         height, width, _ = shape
         moviepy_writer, binary = ffmpeg.moviepy()
         codec, preset, params = self.encoding.codec(height, width)
-        # MoviePy's "info" would log every line of progress; the last one, which counts the frames, is enough.
-        params += ["-hide_banner", "-loglevel", "error", "-nostats", "-progress", "pipe:2", "-stats_period", "86400"]
+        # The later -loglevel wins: of MoviePy's "info" only the progress is wanted, which counts the frames.
+        params += ["-hide_banner", "-loglevel", "error", "-nostats", "-progress", "pipe:2"]
         params += self._room.parameters if self._room is not None else []
         target = self._encoded
         if target.is_dir():
