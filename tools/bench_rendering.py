@@ -44,7 +44,7 @@ BITS, SIDE_PX = 14, 8
 ROW = 7
 
 
-class Numbered(gym.Wrapper[Any, Any, Any, Any]):
+class Numbered(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Episodes of any length, whatever the env does, whose frames bear their numbers.
 
     Args:
@@ -53,7 +53,8 @@ class Numbered(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: AnyEnv, steps: int) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, steps=steps)
+        gym.Wrapper.__init__(self, env)
         self._steps = steps
         self._at = 0
 
@@ -212,7 +213,7 @@ class Stage:
             RuntimeError: one of them is not exact.
         """
         shutil.rmtree(self.folder / "ours", ignore_errors=True)
-        results = reenact.replay(self.run, "all", video_folder=self.folder / "ours", env=self.case.make, **options)
+        results = reenact.replay(self.run, "all", video_folder=self.folder / "ours", **options)
         if not all(result.ok for result in results):
             raise RuntimeError(next(result for result in results if not result.ok))
 
