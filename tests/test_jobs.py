@@ -23,6 +23,7 @@ import job_envs
 import odd_envs as odd
 import reenact
 from job_envs import record
+from reenact import workers
 from reenact.errors import ReenactError, SelectionError
 from test_render import LENGTH, Meter, Smudged, decode, files, has_banner, tamper
 
@@ -206,15 +207,21 @@ def test_what_is_importable_here_is_importable_there(tmp_path: Path) -> None:
 # ---- what ends in the middle
 
 
-def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where an env kills its process once, that episode is tried once more, and all are exact."""
+@pytest.mark.parametrize("waitid", [True, False])
+def test_a_worker_that_dies_takes_nothing_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waitid: bool
+) -> None:
+    """Where an env kills its process once, that episode is tried once more, and all are exact, on any system."""
+    if not waitid:
+        monkeypatch.delattr(os, "waitid", raising=False)
     run = record("JobDeadly-v0", tmp_path / "run", 6)
     expected = reenact.verify(run)
     monkeypatch.setenv("DEATHS", "1")
     results = reenact.replay(run, "all", jobs=2)
     assert [(one.verdict, one.address) for one in results] == [("exact", one.address) for one in expected]
     assert len(list(tmp_path.glob("death-*"))) == 1
-    assert files(run / "videos") == [f"run-episode-{number}.mp4" for number in range(6)]
+    whole = [name for name in files(run / "videos") if waitid or not name.startswith(".")]
+    assert whole == [f"run-episode-{number}.mp4" for number in range(6)]
 
 
 def test_an_episode_that_kills_each_process_is_impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,9 +291,9 @@ def test_workers_end_though_a_fork_holds_their_pipes(tmp_path: Path) -> None:
     forked = int(ended.stdout.readline())
     try:
         assert ended.wait(60) == -signal.SIGKILL
-        workers = [int(path.name.partition("-")[2]) for path in tmp_path.glob("drawn-*")]
-        assert workers
-        wait_for(lambda: gone(workers), "a worker was left behind")
+        theirs = [int(path.name.partition("-")[2]) for path in tmp_path.glob("drawn-*")]
+        assert theirs
+        wait_for(lambda: gone(theirs), "a worker was left behind")
         assert not gone([forked])
     finally:
         os.kill(forked, signal.SIGKILL)
@@ -387,6 +394,16 @@ def test_an_observer_hears_each_frame_once(tmp_path: Path, monkeypatch: pytest.M
     results = reenact.replay(run, "all", jobs=2, observer=heard)  # type: ignore[arg-type]  # it is not followed
     assert (heard.total, heard.done, heard.films) == (6 * (LENGTH + 1), 6 * (LENGTH + 1), 6)
     assert sorted(heard.results, key=lambda result: result.episode) == results
+
+
+def test_the_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default of --jobs counts the cores of this process, or where that can't be asked, all of them."""
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 4, 5}, raising=False)
+    assert workers.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert workers.cores() == 7
 
 
 # ---- what is refused

@@ -314,7 +314,7 @@ def result_of(film: Film, tolerance: float, found: Trial, *, explained: Explanat
         origin=found.origin,
         length=sum(part.length for part in many.values()),
         return_=episode.return_ if len(many) == 1 else sum(part.return_ for part in many.values()),
-        seed=episode.seed,
+        seed=_seed_or_none(episode),
         divergence=difference,
         error=None if difference is None else f"the replay diverged: {describe(difference)}",
         tolerance=tolerance,

@@ -204,10 +204,10 @@ class _Worker:
 
     def _reap(self) -> None:
         """Ends what it has started as soon as it has died: its pipes may be open in that."""
-        if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # its number stays its own till `wait`
-        else:
-            self._process.wait()
+        if not hasattr(os, "waitid"):
+            self._process.wait()  # and its ffmpeg ends by itself, when nothing more comes
+            return
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # its number stays its own till `wait`
         with self._lock:
             self._kill()
             self._process.wait()
