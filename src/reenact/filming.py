@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reenact import diagnosis, recipe, trial, video
+from reenact import diagnosis, overlay, recipe, trial, video
 from reenact.comparison import describe
 from reenact.episode import ReplayResult, finite
 from reenact.errors import DamagedError, ReenactError, ReplayError, VideoError, VideoExistsError
@@ -220,7 +220,7 @@ class _Take:
                 title = path_of(self._film, self._options).stem
                 self._writer = video.VideoWriter(self._options.place, encoding, title)
             marked = to_the_end and at >= self._marks[address]
-            self._writer.write(frame, over=video.draw_banner(frame, BANNER) if marked else None)
+            self._writer.write(frame, over=overlay.banner(frame, BANNER) if marked else None)
             progress.reached(before + at - part.first + 1)
         return True
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from reenact.encoding import Encoding
 
 _CLOSE_TIMEOUT_S = 600.0  # what remains to encode at the end is a pipe's worth and x264's lookahead
-_BANNER_BACKGROUND = (176, 0, 0)
-_BANNER_FONT_PX = (9, 32)  # below 9 the letters run into each other
 
 
 class VideoWriter:
@@ -73,15 +71,17 @@ class VideoWriter:
 
         Args:
             frame: as it was rendered: uint8 of shape (height, width, 3), RGB, the same size as the first one's.
-            over: the same with something drawn over it, to be encoded instead.
+            over: what is shown of it, to be encoded instead; of one size, which may be another than the frame's.
 
         Raises:
             VideoError: The frame is anything else, ffmpeg ended early, or the writer is closed.
         """
         self._require_open()
         shape = check_frame(frame)
+        shown = frame if over is None else over
         if self._shape is None:
-            self._start(shape)
+            self._start(check_frame(shown))
+            self._shape = shape
             self._only_colour = frame[0, 0].copy()
         elif shape != self._shape:
             raise VideoError(
@@ -89,7 +89,7 @@ class VideoWriter:
                 "(width x height) like the first: make the env render at one size"
             )
         try:
-            self._stream.write_frame(frame if over is None else over)
+            self._stream.write_frame(shown)
         except OSError as error:
             message = self._how_ffmpeg_ended()
             self.abandon()
@@ -203,7 +203,6 @@ class VideoWriter:
             )
         except (OSError, ValueError) as error:
             raise ffmpeg.cannot_start(binary, error) from error
-        self._shape = shape
         self._proc = self._stream.proc
         ffmpeg.adopt_pipe(self._stream.proc.stdin)
 
@@ -253,39 +252,6 @@ class VideoWriter:
             f"ffmpeg {how} at about frame {self.frames}; no video was kept: check memory, disk space and the "
             f"encoding ({ffmpeg.first_words(self._log.read())})"
         )
-
-
-def draw_banner(frame: npt.NDArray[np.uint8], text: str) -> npt.NDArray[np.uint8]:
-    """Returns a copy of a frame with white text on a red strip over its top.
-
-    Args:
-        frame: uint8 of shape (height, width, 3); the copy has the same.
-        text: One line, as large as fits; on a frame too narrow for it, its end is cut.
-
-    Raises:
-        VideoError: ``frame`` is no such array.
-    """
-    height, width, _ = check_frame(frame)
-    strip = _banner_strip(height, width, text)
-    marked = frame.copy()
-    marked[: len(strip)] = strip
-    return marked
-
-
-@functools.lru_cache(maxsize=8)
-def _banner_strip(height: int, width: int, text: str) -> npt.NDArray[np.uint8]:
-    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - training imports no Pillow
-
-    smallest, largest = _BANNER_FONT_PX
-    for font_px in range(min(largest, max(smallest, height // 16)), smallest - 1, -1):
-        font = ImageFont.load_default(font_px)
-        if font.getlength(text) <= width - font_px:
-            break
-    strip_px = min(height, round(font_px * 1.5))
-    strip = Image.new("RGB", (width, strip_px), _BANNER_BACKGROUND)
-    left = max(2, round(width - font.getlength(text)) // 2)
-    ImageDraw.Draw(strip).text((left, strip_px / 2), text, fill="white", font=font, anchor="lm")
-    return np.asarray(strip)
 
 
 def check_frame(frame: object) -> tuple[int, int, int]:
