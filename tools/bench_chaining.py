@@ -54,7 +54,7 @@ def compare(folder: Path, episodes: int) -> tuple[list[float], float]:
     lineage, stage = run.lineage(0), run[0].stage
     chain, ratios, steps, took = Pass(stage, lineage, 0, render=False), [], 0, 0.0
     bounds = [episodes * at // STRETCHES for at in range(STRETCHES + 1)]
-    with stage.open(None) as env:
+    with stage.open(render=False) as env:
         for number, (first, end) in enumerate(itertools.pairwise(bounds)):
             acts = [(act.seed, act.actions) for act in lineage.acts(first, end)]
             plain = bare(env, acts) if number % 2 else 0.0

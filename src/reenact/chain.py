@@ -50,7 +50,7 @@ class Pass:
         self._globals: dict[str, Any] | None = None
         self._trust = stage.trust
         with contextlib.ExitStack() as stack:
-            self.env = stack.enter_context(stage.open("rgb_array" if render else None))
+            self.env = stack.enter_context(stage.open(render=render))
             if start and render:
                 set_camera(self.env, lineage, trust=stage.trust)
             self._stack = stack.pop_all()

@@ -12,12 +12,43 @@ import contextlib
 import gc
 import importlib
 import sys
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Env = gym.Env[Any, Any]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How an env is made to draw, where that is not as it was made when it was recorded.
+
+    Attributes:
+        kwargs: arguments for it, over those that it was recorded with.
+        size: the (width, height) of its frames, where Gymnasium's MuJoCo renderer draws them; None: its own.
+        draft: whether that draws without multisampling.
+    """
+
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    draft: bool = False
+
+    def set_up(self, env: Env) -> None:
+        """Sets what can be set until the env's first render."""
+        for renderer in renderers(env):
+            if getattr(renderer, "_viewers", None):
+                continue  # it has drawn already, for its observations
+            visual = renderer.model.vis
+            if self.draft:
+                visual.quality.offsamples = 0
+            if self.size is not None:
+                renderer.width, renderer.height = self.size
+                visual.global_.offwidth, visual.global_.offheight = self.size
 
 
 def renderers(env: Env) -> list[Any]:

@@ -179,12 +179,20 @@ class Ladder:
         return Rung("chain:first", 0) if position or not own or self._forced else None
 
     @contextlib.contextmanager
-    def on(self, climb: Climb, *, render: bool, trace: list[tuple[int, float]] | None = None) -> Iterator[Reexecution]:
+    def on(
+        self,
+        climb: Climb,
+        *,
+        render: bool,
+        shown: range | None = None,
+        trace: list[tuple[int, float]] | None = None,
+    ) -> Iterator[Reexecution]:
         """Puts an episode on its stage by the rung that its climb has come to.
 
         Args:
             climb: the episode's.
             render: whether to draw.
+            shown: the frames that are wanted of it; None: all.
             trace: takes the fingerprint of every observation, and the reward before it.
 
         Raises:
@@ -194,10 +202,10 @@ class Ladder:
         """
         rung, data = climb.rung, climb.data
         climb.stood = rung.name
-        told: dict[str, Any] = {"tolerance": self._tolerance, "trust": self.stage.trust, "trace": trace}
+        told: dict[str, Any] = {"tolerance": self._tolerance, "trust": self.stage.trust, "shown": shown, "trace": trace}
         if rung.start is None:
             start = next(one for one in data.origins if one.name == rung.name)
-            with self.stage.open("rgb_array" if render else None) as env:
+            with self.stage.open(render=render) as env:
                 if render and climb.position:
                     set_camera(env, self._lineage, trust=self.stage.trust)
                 yield Reexecution(env, data, start, render=render, **told)

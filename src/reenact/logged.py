@@ -159,7 +159,7 @@ class Episode:
         """
         reader = self._reader
         if reader.action_space is None:
-            with self.stage.open(None) as env:
+            with self.stage.open(render=False) as env:
                 return reader.actions(self._row, env.action_space)
         return reader.actions(self._row)
 
@@ -230,8 +230,10 @@ class Episode:
             error=self.error,
         )
 
-    def frames(self) -> Iterator[Array]:
+    def frames(self) -> Iterator[Any]:
         """Re-executes it and yields what the env draws: uint8, height x width x 3; length + 1 of them.
+
+        Of an env that has no pictures ("rgb_array"), but text ("ansi"), it is its text.
 
         Raises:
             ReplayError: it can't be re-executed, or diverged (at the frame where that showed).

@@ -23,7 +23,7 @@ from reenact.errors import RecipeError, ReenactError, SelectionError, UntrustedE
 from reenact.recipe import STAND_IN, WITHOUT_EFFECT, Env, class_name, wrappers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 TABLE = {
     "ALE/": "ale_py",
@@ -91,14 +91,22 @@ def register(env_id: str, others: Iterable[str] = ()) -> list[str]:
     return missing
 
 
-def rebuild(text: str, *, mine: bool, render_mode: str | None, permissions: Permissions = NONE) -> Env:
+def rebuild(
+    text: str,
+    *,
+    mine: bool,
+    render_mode: str | None,
+    permissions: Permissions = NONE,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Env:
     """Makes the env that a recipe describes, as it stood under the recorder.
 
     Args:
         text: the recipe, as JSON.
         mine: whether its signature holds; if not, only Gymnasium and the packages in `TABLE` are imported.
-        render_mode: "rgb_array", or None not to render.
+        render_mode: "rgb_array" ("ansi" is taken where the env has that alone), "ansi", or None not to render.
         permissions: what else a stranger's recipe may have imported.
+        kwargs: the caller's own arguments for the env, over the recipe's; dicts in them are merged, too.
 
     Raises:
         UntrustedError: it would import what a stranger's log may not.
@@ -111,15 +119,15 @@ def rebuild(text: str, *, mine: bool, render_mode: str | None, permissions: Perm
     if mine:  # from where they were, after all that is importable anyway
         sys.path += [path for path in raw.get("paths", []) if path not in sys.path]
     if raw.get("factory") is not None:
-        made: Env = recipe.factory()(render_mode=render_mode)
+        made: Env = recipe.factory()(render_mode=render_mode, **(kwargs or {}))
         return made
     try:
-        return recipe.make(render_mode)
+        return recipe.make(render_mode, kwargs or {})
     except (ReenactError, gym.error.DependencyNotInstalled):
         raise
     except Exception as error:
-        if mine:
-            raise  # the user's own code
+        if mine or kwargs:
+            raise  # the user's own code, or arguments
         what = f"{type(error).__name__}: {error}"
         raise RecipeError(
             f"{raw['id']!r} can't be made as this log, not recorded by you, says: {what!r:.200}"
@@ -142,12 +150,14 @@ class _Recipe:
         found: Callable[..., Any] = self.load(name)
         return found
 
-    def make(self, render_mode: str | None) -> Env:
-        """Makes the env with the wrappers that the recipe has."""
+    def make(self, render_mode: str | None, given: Mapping[str, Any]) -> Env:
+        """Makes the env with the wrappers that the recipe has, and what arguments are given besides."""
         spec = self.spec()
         bare = EnvSpec(spec.id, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True)
-        kwargs = self.arguments(self._raw["kwargs"])
+        kwargs = _merged(self.arguments(self._raw["kwargs"]), given)
         modes = _render_modes(spec)
+        if render_mode == "rgb_array" and modes is not None and "ansi" in modes and "rgb_array" not in modes:
+            render_mode = "ansi"
         if render_mode is not None and modes is not None and render_mode not in modes:
             raise RecipeError(
                 f"{spec.id} has no render_mode {render_mode!r}, only {', '.join(map(str, modes)) or 'none'}"
@@ -243,6 +253,15 @@ class _Recipe:
         if not self._free:
             refuse_names(found)
         return found
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts arguments over others; where both have a dict, their items."""
+    merged = {**under, **over}
+    for name in under.keys() & over.keys():
+        if isinstance(under[name], dict) and isinstance(over[name], dict):
+            merged[name] = _merged(under[name], over[name])
+    return merged
 
 
 def _code_of(raw: dict[str, Any]) -> str:

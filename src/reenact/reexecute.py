@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 Env = gym.Env[Any, Any]
 
+_LOOK_BACK = 32
+"""How many frames are drawn, and dropped, before those that are wanted: some envs draw from what the last render left
+(Taxi the direction of the last move that it has drawn; LunarLander ages its sparks, for seven frames)."""
+
 
 class Reexecution:
     """One episode, re-executed: iterate over it for the frames.
@@ -36,6 +40,7 @@ class Reexecution:
         data: the episode.
         start: the origin to use; None: the reset as it was called, in an env that stands where it should.
         render: whether to draw; without it each frame is None.
+        shown: the frames that are wanted; of those before and after them None is yielded. None: all.
         tolerance: how far a reward may be off, and the return by so much a step; above 0
             fingerprints are left out.
         trust: whether options and snapshots that somebody else may have put into the log are used all the same.
@@ -53,6 +58,7 @@ class Reexecution:
         start: Origin | None,
         *,
         render: bool,
+        shown: range | None = None,
         tolerance: float = 0.0,
         trust: bool = False,
         trace: list[tuple[int, float]] | None = None,
@@ -62,6 +68,7 @@ class Reexecution:
         self._trust = trust
         self._check = Comparison(data, tolerance)
         self._guard: Guard | None = None
+        self._drawn = range(shown.start - _LOOK_BACK, shown.stop) if shown is not None else None
 
     @property
     def divergence(self) -> Divergence | None:
@@ -87,7 +94,7 @@ class Reexecution:
         self._note(started[0], 0.0)
         if self._render:
             self._guard = Guard(self.env)
-        yield self._frame()
+        yield self._frame(0)
         total: Any = 0.0
         for step, action in enumerate(data.actions, 1):
             stepped = self._try(step, "step", functools.partial(self.env.step, action))
@@ -104,7 +111,7 @@ class Reexecution:
             self._note(observation, reward)
             if step == data.length:
                 check.total(step, float(total))
-            yield self._frame()
+            yield self._frame(step)
             if (terminated or truncated) and step < data.length:
                 return  # `ending` has seen it; stepping on is undefined
         if data.error is not None and len(data.actions) == data.length:
@@ -129,8 +136,10 @@ class Reexecution:
         if self._trace is not None:
             self._trace.append((fingerprint(observation), float(reward)))
 
-    def _frame(self) -> Any:
-        return self._guard.render() if self._guard is not None else None
+    def _frame(self, step: int) -> Any:
+        if self._guard is None or (step and self._drawn is not None and step not in self._drawn):
+            return None
+        return self._guard.render()  # the first always: MuJoCo's free camera looks at where things are then
 
 
 def reset(env: Env, start: Origin | None, options: ResetOptions | Unloggable | None, *, trust: bool) -> object:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from reenact import drawing, headless
+from reenact.drawing import Camera
 from reenact.errors import ReenactError, ReplayError, VideoError
 from reenact.rebuild import NONE, Permissions, rebuild
 from reenact.recipe import inert, read
@@ -31,12 +33,14 @@ class Stage:
         signature: the recipe's.
         factory: the user's own way to make it, instead of the recipe.
         permissions: what a stranger's recipe may have imported.
+        camera: how it is made to draw.
     """
 
     recipe: str
     signature: str
     factory: EnvFactory | None = None
     permissions: Permissions = NONE
+    camera: Camera = field(default_factory=Camera)
 
     @property
     def package(self) -> str:
@@ -50,26 +54,30 @@ class Stage:
         return self.permissions.trust
 
     @contextlib.contextmanager
-    def open(self, render_mode: str | None) -> Iterator[Env]:
+    def open(self, *, render: bool) -> Iterator[Env]:
         """Makes the env, and closes it afterwards. A `Recorder` that the factory puts into it stays inert.
+
+        Args:
+            render: whether it is to draw: pictures, or text where it has no pictures.
 
         Raises:
             RecipeError: it can't be rebuilt.
-            VideoError: it can't be, because there is nothing to draw with here.
+            VideoError: it can't be, because there is nothing to draw with here, or because of the camera's arguments.
         """
-        if render_mode is not None:
+        kwargs = dict(self.camera.kwargs)
+        mode = kwargs.pop("render_mode", "rgb_array")
+        if render:
             drawing.prepare()
         token = inert.set(True)
         try:
-            if self.factory is not None:
-                env = self.factory(render_mode=render_mode)
-            else:
-                mine = is_mine(self.recipe, self.signature)
-                env = rebuild(self.recipe, mine=mine, render_mode=render_mode, permissions=self.permissions)
+            env = self._make(mode if render else None, kwargs)
         except (ReenactError, gym.error.DependencyNotInstalled):
             raise
         except Exception as error:
-            remedy = headless.explain(error) if render_mode is not None else None
+            remedy = headless.explain(error) if render else None
+            if remedy is None and kwargs:
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                remedy = f"the env can't be made with render_kwargs {json.dumps(kwargs)}: {what}"
             if remedy is None:
                 raise  # the user's own code
             raise VideoError(remedy) from error
@@ -78,12 +86,25 @@ class Stage:
         if not isinstance(env, gym.Env):
             raise ReplayError(f"the factory returned {type(env).__name__}, expected a gymnasium.Env")
         try:
-            if render_mode is not None and env.render_mode != render_mode:
+            if render and env.render_mode not in (mode, "ansi"):
                 raise ReplayError(
-                    f"the env was made with render_mode {env.render_mode!r}, expected {render_mode!r}: "
+                    f"the env was made with render_mode {env.render_mode!r}, expected {mode!r}: "
                     "the factory must pass render_mode on"
                 )
+            if render:
+                self.camera.set_up(env)
             yield env
         finally:
             drawing.release(env)
             env.close()
+
+    def _make(self, render_mode: str | None, kwargs: dict[str, Any]) -> Env:
+        if self.factory is not None:
+            return self.factory(render_mode=render_mode, **kwargs)
+        return rebuild(
+            self.recipe,
+            mine=is_mine(self.recipe, self.signature),
+            render_mode=render_mode,
+            permissions=self.permissions,
+            kwargs=kwargs,
+        )

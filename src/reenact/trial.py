@@ -86,7 +86,7 @@ def settled(climb: Climb) -> Trial:
 
 
 def frames(ladder: Ladder, player: Player) -> Iterator[Any]:
-    """Yields an episode's frames: uint8, height x width x 3, length + 1 of them.
+    """Yields an episode's frames: uint8, height x width x 3, length + 1 of them; text of an env that has no pictures.
 
     What is yielded can't be taken back, so a rung that is exact undrawn is looked for first. Whoever takes the
     frames may draw from the global generators in between: those are lent, and are not what the env draws from.
