@@ -61,7 +61,7 @@ def test_what_is_there_and_what_is_in_the_way_are_told(tmp_path: Path) -> None:
     """A video that need not be made again is exact, a file of another's impossible, one with other options planned."""
     run = record(tmp_path / "run", 4)
     reenact.replay(run, [0, 1])
-    reenact.replay(run, 1, fps=3)
+    reenact.replay(run, 1, quality=30)
     (run / "videos" / "run-episode-2.mp4").write_bytes(b"holiday")
     before = files(run / "videos")
     results, found = foresee(run)

@@ -372,7 +372,7 @@ def test_a_rate_that_a_gif_cannot_have_is_told(recorded: tuple[Path, np.ndarray]
     """One line says which rate the GIF has instead; a rate that it can have is not talked of."""
     with pytest.warns(UserWarning, match=r"a GIF can't have 30 frames a second: it has 33\.33$"):
         reenact.replay(recorded[0], [0], video_folder=tmp_path, format="gif", fps=30)
-    assert set(durations_cs(tmp_path / "pole-episode-0.gif")) == {3}
+    assert set(durations_cs(tmp_path / "pole-episode-0-fps30.gif")) == {3}
     reenact.replay(recorded[0], [0], video_folder=tmp_path / "b", format="gif", fps=25)
 
 

@@ -72,7 +72,7 @@ class Meter(gym.Env[np.ndarray, int]):
 class Blind(Meter):
     """Can't draw."""
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012  # as Gymnasium has it  # as Gymnasium has it
+    metadata = {"render_modes": ["human"]}  # noqa: RUF012  # as Gymnasium has it  # as Gymnasium has it
 
 
 for name in ("Meter", "Blind"):
@@ -410,7 +410,7 @@ def test_a_tolerated_video_that_is_there_is_not_made_again(tmp_path: Path) -> No
     assert (again.reused, again.verdict, again.ok) == (True, "tolerated", False)
 
 
-@pytest.mark.parametrize("change", [{"fps": 10}, {"quality": 90}, {"env": Meter}])
+@pytest.mark.parametrize("change", [{"quality": 90}, {"env": Meter}])
 def test_changed_options_make_it_again(tmp_path: Path, change: dict[str, Any]) -> None:
     """One's own video of the run that was made with other options is replaced, and then it is there already."""
     run = record(tmp_path / "run", 1)
@@ -479,7 +479,7 @@ def test_an_env_that_can_not_draw_is_refused_by_name(tmp_path: Path) -> None:
     (result,) = reenact.replay(run, "all")
     assert result.verdict == "impossible"
     assert "Blind-v0" in str(result.error)
-    assert "ansi" in str(result.error)
+    assert "human" in str(result.error)
     assert files(run / "videos") == []
     assert reenact.verify(run)[0].ok
 

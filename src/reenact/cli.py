@@ -122,6 +122,41 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _json_object(_: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    hint = parameter.opts[0]
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"expected a JSON object, found {text!r}: {error}", param_hint=hint) from error
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"expected a JSON object, found {text!r}", param_hint=hint)
+    return found
+
+
+def _looking(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--draft", is_flag=True, help="MuJoCo without multisampling: faster, and other pixels."),
+        click.option("--reel", is_flag=True, help="All of them one after another, in one video."),
+        click.option("--grid", metavar="RxC", help="Side by side, in so many rows and columns: 2x2."),
+        click.option("--hold", metavar="S", type=float, default=0.0, help="Seconds more of each episode's last frame."),
+        click.option("--rewards", is_flag=True, help="The curve of the rewards below the frames."),
+        click.option("--label", is_flag=True, help="Episode, step, reward and return below the frames."),
+        click.option(
+            "--render-kwargs",
+            metavar="JSON",
+            callback=_json_object,
+            help='Arguments for the env, to draw otherwise: {"camera_name": "top"}.',
+        ),
+        click.option("--size", metavar="WxH", help="The video's size: 640x480."),
+        click.option("--steps", metavar="A:B", help="Only these frames of each episode: 400:600, :100, -100:."),
+        click.option("--speed", metavar="X", type=float, default=1.0, help="X times as fast."),
+    ):
+        command = option(command)
+    return command
+
+
 @reenact.command()
 @_RUN
 @_selecting
@@ -135,6 +170,7 @@ def _reexecuting(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--name-prefix", help="Of the videos' names.  [default: the run's name]")
 @click.option("--fps", type=float, help="Frames a second.  [default: the env's render_fps, else 30]")
+@_looking
 @click.option("--overwrite", is_flag=True, help="Replace files that were made from something else.")
 @click.option("--no-diverged", is_flag=True, help="Leave no marked video of a diverged replay.")
 @click.option("--dry-run", is_flag=True, help="Make nothing; say what would be made, and how long that will take.")
@@ -217,24 +253,20 @@ def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **opti
 
 @reenact.command()
 @click.argument("env_id", required=False)
-@click.option("--kwargs", metavar="JSON", default="{}", help="Arguments for gymnasium.make.")
+@click.option("--kwargs", metavar="JSON", callback=_json_object, help="Arguments for gymnasium.make.")
 @click.option("--env", metavar="CODE", help="module:factory or file.py:factory that makes the env, instead of an id.")
 @click.option(
     "--episodes", metavar="N", type=click.IntRange(min=2), default=5, help="How many to record.  [default: 5]"
 )
 @click.option("--json", "as_json", is_flag=True, help="All that was found, as one JSON object.")
-def check(env_id: str | None, kwargs: str, env: str | None, episodes: int, as_json: bool) -> int:  # click's
+def check(
+    env_id: str | None, kwargs: dict[str, Any] | None, env: str | None, episodes: int, as_json: bool
+) -> int:  # click's
     """Record a few random episodes of ENV_ID, and see whether they replay; before a training, in a minute."""
     from reenact import checking
 
-    try:
-        arguments = json.loads(kwargs)
-    except ValueError as error:
-        raise click.BadParameter(f"expected a JSON object, found {kwargs!r}: {error}", param_hint="--kwargs") from error
-    if not isinstance(arguments, dict):
-        raise click.BadParameter(f"expected a JSON object, found {kwargs!r}", param_hint="--kwargs")
     found = checking.check(
-        env_id, kwargs=arguments, env=env, episodes=episodes, tell=lambda line: click.echo(line, err=True)
+        env_id, kwargs=kwargs, env=env, episodes=episodes, tell=lambda line: click.echo(line, err=True)
     )
     if as_json:
         click.echo(json.dumps(found.to_json()))
@@ -461,6 +493,7 @@ class _Watcher:
         if sys.stderr.isatty():
             click.echo("\r\033[K", nl=False, err=True)
         name = f"episode {result.episode if result.episode is not None else result.address}"
+        name += f" and {len(result.episodes) - 1} more" if len(result.episodes) > 1 else ""
         what = f"{result.verdict}" + (f" by {result.origin}" if result.ok and _is_chain(result) else "")
         what += ", there already" if result.reused else ""
         what += f", {result.frames:,} frames" if result.verdict == "planned" else ""

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from reenact import diagnosis, overlay, recipe, trial, video
+from reenact import diagnosis, recipe, trial
 from reenact.comparison import describe
+from reenact.composing import Grid
+from reenact.cutting import Cutter
 from reenact.episode import ReplayResult, finite
 from reenact.errors import DamagedError, ReenactError, ReplayError, VideoError, VideoExistsError
+from reenact.films import Film
+from reenact.shots import Scene, Shot, Sink, Spool
 from reenact.trial import Trial
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from reenact.diagnosis import Explanation
     from reenact.episode import Divergence
-    from reenact.films import Film, Part
+    from reenact.films import Part
     from reenact.ladder import Climb, Ladders
     from reenact.logged import Episode
     from reenact.look import Look
     from reenact.reexecute import Reexecution
     from reenact.shelf import Shelf
+    from reenact.video import VideoWriter
 
-BANNER = "DIVERGED: not what happened"
 Tell = Callable[[int], None]
 """Told how many more frames are done."""
 
@@ -70,6 +76,9 @@ def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tel
     Raises:
         ReenactError: it can't be made; no file is left.
     """
+    why = _none_in_slice(film, options.look)
+    if why is not None:
+        return refused(film, why)
     path, source = path_of(film, options), _source(film, options)
     done = there_already(film, options, shelf)
     if done is not None:
@@ -78,20 +87,20 @@ def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tel
         return refused(
             film, f"{path} is there already, and no video of this run that you made: --overwrite replaces it"
         )
-    climbs: dict[str, Climb] = {}
-    marks: dict[str, int] = {}
-    progress = _Progress(tell)
-    while True:
-        with _Take(film, options, ladders, climbs, marks) as take:
-            if not take.shoot(progress):
-                continue  # an episode goes to its next rung, or is marked from an earlier frame on
-            result = take.result()
-            if result.divergence is None:
-                return take.keep(result, path, source, shelf)
+    began = time.monotonic()
+    making = _compose if options.look.composed else _shoot
+    video, result = making(film, options, ladders, tell)
+    with contextlib.closing(video):
+        if result.divergence is not None:
+            path = path.with_name(f"{film.name}{options.look.suffix}-diverged{options.look.ending}")
+            if options.look.render_kwargs:
+                result = replace(result, cause="maybe render_kwargs change more than the frames: replay without them")
             if not options.diverged:
                 return result
-            path = path.with_name(f"{film.name}-diverged{options.look.ending}")
-            return take.keep(result, path, source, shelf)
+        writer = video.develop()
+        if writer is None:
+            return result  # an episode whose reset raised has nothing to show
+        return _keep(_Made(film, result, source, time.monotonic() - began), writer, path, options, shelf)
 
 
 def there_already(film: Film, options: Options, shelf: Shelf) -> ReplayResult | None:
@@ -110,6 +119,9 @@ def there_already(film: Film, options: Options, shelf: Shelf) -> ReplayResult | 
 
 def planned(film: Film, options: Options, shelf: Shelf) -> ReplayResult:
     """Returns what a dry run says of a film that is not there already."""
+    why = _none_in_slice(film, options.look)
+    if why is not None:
+        return refused(film, why)
     path = path_of(film, options)
     if not (options.overwrite or shelf.may_take(path, _source(film, options))):
         return refused(film, _taken(options.folder / path.name))
@@ -119,11 +131,90 @@ def planned(film: Film, options: Options, shelf: Shelf) -> ReplayResult:
 
 def path_of(film: Film, options: Options) -> Path:
     """Returns where a film's video goes: the plain name is for exact ones alone, and a tolerance never makes one."""
-    return options.place / f"{film.name}{'-tolerated' if options.tolerance else ''}{options.look.ending}"
+    how = options.look.suffix + ("-tolerated" if options.tolerance else "")
+    return options.place / f"{film.name}{how}{options.look.ending}"
 
 
 def _taken(path: Path) -> str:
     return f"{path} is there already, and no video of this run that you made: --overwrite replaces it"
+
+
+def _none_in_slice(film: Film, look: Look) -> str | None:
+    """Says of which episode no frame is in the slice that is shown; None: each has some."""
+    for part in film.parts:
+        if part.first >= part.end:
+            first, end = ("" if one is None else one for one in look.steps or (None, None))
+            length = part.episode.length
+            return (
+                f"episode {_name(part.episode)} has {length} steps, and so frames 0 to {length}: "
+                f"none of them is in {first}:{end}"
+            )
+    return None
+
+
+# ---- one take after another
+
+
+class _Taking(Sink, Protocol):
+    def close(self) -> None:
+        """Throws away what it has taken, unless that has a name."""
+
+
+class _Video(Protocol):
+    """What is about to be a video."""
+
+    def develop(self) -> VideoWriter | None:
+        """Draws what has waited until all was there; returns what holds the whole video now."""
+
+    def close(self) -> None:
+        """Throws it away, unless it has its name."""
+
+
+def _shoot(film: Film, options: Options, ladders: Ladders, tell: Tell) -> tuple[_Video, ReplayResult]:
+    """Films a film straight into its video."""
+    title = path_of(film, options).stem
+    return _settled(film, ladders, lambda: Cutter(options.place, options.look, title), tell)
+
+
+def _compose(film: Film, options: Options, ladders: Ladders, tell: Tell) -> tuple[_Video, ReplayResult]:
+    """Films each episode by itself, and puts them together: one that goes to its next rung holds up no other."""
+    kind = Grid if options.look.grid is not None else Cutter
+    video = kind(options.place, options.look, path_of(film, options).stem)
+    results: list[ReplayResult] = []
+    try:
+        for part in film.parts:
+            alone = Film(film.name, (part,))
+            try:
+                spool, result = _settled(alone, ladders, lambda: Spool(options.place), tell)
+            except ReenactError as error:
+                error.args = (f"episode {_name(part.episode)}: {error}",)
+                raise
+            results.append(result)
+            video.add(spool)
+    except BaseException:
+        video.close()
+        raise
+    return video, _united(film, results)
+
+
+_S = TypeVar("_S", bound=_Taking)
+
+
+def _settled(film: Film, ladders: Ladders, sink: Callable[[], _S], tell: Tell) -> tuple[_S, ReplayResult]:
+    """Films until each episode was exact by one of its rungs, or none is left; returns what took the last take."""
+    climbs: dict[str, Climb] = {}
+    marks: dict[str, int] = {}
+    progress = _Progress(tell)
+    while True:
+        taking = sink()
+        try:
+            take = _Take(film, ladders, taking, climbs, marks)
+            if take.shoot(progress):
+                return taking, take.result()
+        except BaseException:
+            taking.close()
+            raise
+        taking.close()  # an episode goes to its next rung, or is marked from an earlier frame on
 
 
 class _Progress:
@@ -139,32 +230,23 @@ class _Progress:
 
 
 class _Take:
-    """Films once; whatever was not kept is thrown away at the end.
+    """Films once.
 
     Args:
         film: what is filmed.
-        options: how.
         ladders: of the job.
+        sink: takes the shots.
         climbs: by the address of an episode, how far up its ladder it is; grows.
         marks: by the address of an episode that no rung is exact for, its first frame that can't be trusted; grows.
     """
 
     def __init__(
-        self, film: Film, options: Options, ladders: Ladders, climbs: dict[str, Climb], marks: dict[str, int]
+        self, film: Film, ladders: Ladders, sink: Sink, climbs: dict[str, Climb], marks: dict[str, int]
     ) -> None:
-        self._film, self._options, self._ladders, self._climbs, self._marks = film, options, ladders, climbs, marks
-        self._writer: video.VideoWriter | None = None
-        self._began = time.monotonic()
-
-    def __enter__(self) -> _Take:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._writer is not None:
-            self._writer.abandon()
+        self._film, self._ladders, self._sink, self._climbs, self._marks = film, ladders, sink, climbs, marks
 
     def shoot(self, progress: _Progress) -> bool:
-        """Re-executes the episodes, and encodes the film's frames.
+        """Re-executes the episodes, and hands over the film's frames.
 
         Returns:
             Whether it is done: false where it has to be filmed once more, by other rungs or with other marks.
@@ -180,10 +262,14 @@ class _Take:
             settled = climb.exhausted
             error = divergence = None
             try:
-                with ladder.on(climb, render=True) as run:
-                    if not self._film_part(part, run, before, progress, to_the_end=settled):
-                        return False
+                with ladder.on(climb, render=True, shown=range(part.first, part.end)) as run:
+                    self._sink.begin(_scene(part, climb, run))
+                    for shot in self._shots(part, run, to_the_end=settled):
+                        self._sink.take(shot)
+                        progress.reached(before + shot.at - part.first + 1)
                 divergence = run.divergence
+            except _MarkedTooLateError:
+                return False
             except (ReplayError, DamagedError) as refusal:
                 error = refusal
             if settled:
@@ -194,6 +280,7 @@ class _Take:
             else:
                 self._fail(part.episode.address, climb, divergence, error)
                 return False
+            self._sink.end()
             before += part.end - part.first
         return True
 
@@ -203,26 +290,21 @@ class _Take:
             assert best is not None  # noqa: S101  # for mypy: `settled` raises where there is none
             self._marks[address] = best.since + 1
 
-    def _film_part(self, part: Part, run: Reexecution, before: int, progress: _Progress, *, to_the_end: bool) -> bool:
-        """Encodes a part's frames, to the first difference or to the end; returns false where marks began too late."""
+    def _shots(self, part: Part, run: Reexecution, *, to_the_end: bool) -> Iterator[Shot]:
+        """Yields what is shown of a part, to the first difference or to the end.
+
+        Raises:
+            _MarkedTooLateError: an env that wavers went astray sooner than before: all of that episode is marked now.
+        """
         address = part.episode.address
         for at, frame in enumerate(run):
             if run.divergence is not None and not to_the_end:
-                break
+                return
             if to_the_end and run.divergence is not None and run.divergence.since + 1 < self._marks[address]:
-                # An env that wavers went astray sooner than before: all of that episode is marked.
                 self._marks[address] = 0
-                return False
-            if not part.first <= at < part.end:
-                continue  # a clip's verdict needs the whole episode, its video only a part
-            if self._writer is None:
-                encoding = self._options.look.encoding(run.env.metadata.get("render_fps") or 30)
-                title = path_of(self._film, self._options).stem
-                self._writer = video.VideoWriter(self._options.place, encoding, title)
-            marked = to_the_end and at >= self._marks[address]
-            self._writer.write(frame, over=overlay.banner(frame, BANNER) if marked else None)
-            progress.reached(before + at - part.first + 1)
-        return True
+                raise _MarkedTooLateError
+            if part.first <= at < part.end:  # its verdict needs the whole episode, its video only a part
+                yield Shot(frame, at, marked=to_the_end and at >= self._marks[address])
 
     def result(self) -> ReplayResult:
         """Says how it went."""
@@ -236,34 +318,58 @@ class _Take:
         found = trial.Trial(first.stood, None, first.tried)
         return result_of(self._film, self._ladders.tolerance, found)
 
-    def keep(self, result: ReplayResult, path: Path, source: dict[str, object], shelf: Shelf) -> ReplayResult:
-        """Gives the video its name; an episode whose reset raised has nothing to show."""
-        if self._writer is None:
-            return result
-        kept = replace(result, path=str(self._options.folder / path.name), frames=self._writer.frames)
-        provenance = {**_provenance(self._film, kept), "source": source}
-        entry = {
-            **{name: provenance[name] for name in ("source", "verdict", "origin", "frames", "episode", "address")},
-            "job": self._options.job,
-            "seconds": round(time.monotonic() - self._began, 3),
-        }
-        try:
-            self._writer.finish(
-                path,
-                title=path.stem,
-                comment=provenance,
-                overwrite=self._options.overwrite or shelf.may_replace(path, source),
-                entered=lambda video: shelf.enter(video, path, entry),
-            )
-        except VideoExistsError:
-            if shelf.find(path, source, result.verdict) is not None:
-                return replace(kept, reused=True)  # another job has made it meanwhile
-            return replace(
-                result, error="; ".join(filter(None, (result.error, _taken(self._options.folder / path.name))))
-            )
-        except VideoError as error:
-            return replace(result, error=f"{result.error}; {error}" if result.error else str(error))
-        return kept
+
+class _MarkedTooLateError(Exception):
+    """Frames that can't be trusted were handed over without their mark."""
+
+
+def _scene(part: Part, climb: Climb, run: Reexecution) -> Scene:
+    fps = run.env.metadata.get("render_fps") or 30
+    return Scene(_name(part.episode), part.first, part.end, climb.data.rewards, fps)
+
+
+def _name(episode: Episode) -> str:
+    return episode.address if episode.number is None else str(episode.number)
+
+
+# ---- the video and its name
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What is to get its name: of what film, how it went, from what, in how many seconds."""
+
+    film: Film
+    result: ReplayResult
+    source: dict[str, object]
+    seconds: float
+
+
+def _keep(made: _Made, video: VideoWriter, path: Path, options: Options, shelf: Shelf) -> ReplayResult:
+    """Gives a video its name."""
+    result, source = made.result, made.source
+    kept = replace(result, path=str(options.folder / path.name), frames=video.frames)
+    provenance = {**_provenance(made.film, kept), "source": source}
+    entry = {
+        **{name: provenance[name] for name in ("source", "verdict", "origin", "frames", "episode", "address")},
+        "job": options.job,
+        "seconds": round(made.seconds, 3),
+    }
+    try:
+        video.finish(
+            path,
+            title=path.stem,
+            comment=provenance,
+            overwrite=options.overwrite or shelf.may_replace(path, source),
+            entered=lambda complete: shelf.enter(complete, path, entry),
+        )
+    except VideoExistsError:
+        if shelf.find(path, source, result.verdict) is not None:
+            return replace(kept, reused=True)  # another job has made it meanwhile
+        return replace(result, error="; ".join(filter(None, (result.error, _taken(options.folder / path.name)))))
+    except VideoError as error:
+        return replace(result, error=f"{result.error}; {error}" if result.error else str(error))
+    return kept
 
 
 # ---- what to say of it
@@ -322,6 +428,22 @@ def result_of(film: Film, tolerance: float, found: Trial, *, explained: Explanat
         cause=explained.cause if explained is not None else None,
         tried=found.tried,
         differs=explained.differs if explained is not None else {},
+    )
+
+
+def _united(film: Film, results: list[ReplayResult]) -> ReplayResult:
+    """Says what came of several episodes in one video: what came of the worst of them."""
+    first = results[0]
+    worst = next((one for one in results if one.verdict == "diverged"), first)
+    return replace(
+        worst,
+        episode=first.episode,
+        address=first.address,
+        seed=first.seed,
+        length=sum(one.length for one in results),
+        return_=sum(one.return_ for one in results),
+        episodes=tuple(dict.fromkeys(part.episode.address for part in film.parts)),
+        error=worst.error and f"episode {worst.address if worst.episode is None else worst.episode}: {worst.error}",
     )
 
 

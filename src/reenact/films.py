@@ -5,16 +5,20 @@ A film is what one video shows: frames of one episode, or of several in a row fo
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reenact.selection import ClipTrigger, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from reenact.logged import Episode
+    from reenact.look import Look, Slice
     from reenact.run import Run
+
+_FEW = 6  # episodes whose numbers a video's name holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,35 @@ class Film:
         return sum(part.end - part.first for part in self.parts)
 
 
-def whole(episode: Episode, prefix: str) -> Film:
-    """Returns the film of one episode, from its reset to its end."""
-    name = f"{prefix}-episode-{episode.number}"
-    return Film(name, (Part(episode, 0, episode.length + 1),))
+def whole(episode: Episode, prefix: str, steps: Slice | None = None) -> Film:
+    """Returns the film of one episode, from its reset to its end, or of a slice of its frames."""
+    return Film(f"{prefix}-episode-{episode.number}", (_part(episode, steps),))
+
+
+def together(episodes: Sequence[Episode], prefix: str, look: Look) -> Iterator[Film]:
+    """Yields the films that show several episodes each: a reel of them all, or the pages of a grid."""
+    if look.grid is None:
+        kind, most = "reel", len(episodes)
+    else:
+        rows, columns = look.grid
+        kind, most = f"grid-{rows}x{columns}", rows * columns
+    for at in range(0, len(episodes), most or 1):
+        page = episodes[at : at + most]
+        yield Film(f"{prefix}-{kind}-{_names(page)}", tuple(_part(episode, look.steps) for episode in page))
+
+
+def _part(episode: Episode, steps: Slice | None) -> Part:
+    frames = range(episode.length + 1)
+    shown = frames if steps is None else frames[slice(*steps)]
+    return Part(episode, shown.start, shown.stop)
+
+
+def _names(episodes: Sequence[Episode]) -> str:
+    """Names several episodes: the numbers of a few; of many the first, the last, and what tells them from others."""
+    if len(episodes) <= _FEW:
+        return "-".join(str(episode.number) for episode in episodes)
+    digest = hashlib.sha256(" ".join(episode.address for episode in episodes).encode()).hexdigest()
+    return f"{episodes[0].number}-to-{episodes[-1].number}-{digest[:8]}"
 
 
 def clips(run: Run, step_trigger: Trigger | None, numbers: set[int], video_length: int, prefix: str) -> Iterator[Film]:

@@ -16,6 +16,7 @@ from reenact import diagnosis, filming, films, following, forecast, handover, pa
 from reenact.dispatch import Crews
 from reenact.errors import SelectionError
 from reenact.look import Look, Looks
+from reenact.look import of as look_of
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
 from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, capped_cubic, given_of, select
@@ -62,10 +63,13 @@ class _Wish:
     picks: Picks
     clip: Trigger | None
     video_length: int
+    look: Look
 
     def __post_init__(self) -> None:
         if self.video_length < 0:
             raise SelectionError(f"video_length must be 0 or more, got {self.video_length}")
+        if (self.clip is not None or self.video_length) and (self.look.composed or self.look.steps is not None):
+            raise SelectionError("steps, grid and reel show episodes, step_trigger and video_length clips: give either")
 
     def films(self, run: Run, prefix: str) -> list[Film]:
         """Returns the films of a run as it stands."""
@@ -77,7 +81,10 @@ class _Wish:
             else select(run, self.episodes, trigger=self.trigger, default=default, **self.picks)
         )
         if self.clip is None and self.video_length == 0:
-            return [films.whole(run[number], prefix) for number in numbers]
+            episodes = [run[number] for number in numbers]
+            if self.look.composed:
+                return list(films.together(episodes, prefix, self.look))
+            return [films.whole(episode, prefix, self.look.steps) for episode in episodes]
         return list(films.clips(run, self.clip, set(numbers), self.video_length, prefix))
 
     def awaited(self) -> Awaited:
@@ -91,6 +98,8 @@ class _Wish:
                 "a clip may reach into steps that are yet to come: follow films whole episodes; "
                 "leave step_trigger and video_length out, or replay when the training has ended"
             )
+        if self.look.composed:
+            raise SelectionError("grid and reel show what is there: follow films one by one; leave them out, or follow")
         default = capped_cubic
         return Awaited(self.episodes, trigger=self.trigger, default=default, **self.picks)
 
@@ -154,7 +163,8 @@ def replay(  # one keyword an option of the command
             there is to do, and how long it will take.
         observer: is told how the job goes.
         choices: what else selects: `every`, `best`, `worst`, `median`, `percentile`, `last`; `where`, `ended` and
-            `marked` narrow first (see `Picks`). And what the videos show (see `Look`).
+            `marked` narrow first (see `Picks`). And what the videos show: `fps`, `lossless`, `speed`, `steps`, `size`,
+            `render_kwargs`, `label`, `rewards`, `hold`, `grid`, `reel`, `draft` (see `Look`).
 
     Returns:
         One result an episode or clip, in order. What went wrong with one of them stands in it.
@@ -166,7 +176,7 @@ def replay(  # one keyword an option of the command
         raise SelectionError("trigger and episode_trigger are the same thing: give one of them")
     picked, clip = callable_trigger(trigger) or episode_trigger, callable_trigger(step_trigger)
     picks, look = _parted(choices)
-    wish = _Wish(episodes, picked, picks, clip, video_length)
+    wish = _Wish(episodes, picked, picks, clip, video_length, look)
     if name_prefix is not None and (not name_prefix or Path(name_prefix).name != name_prefix):
         raise SelectionError(f"name_prefix must be a plain name, got {name_prefix!r}")
     if follow and dry_run:
@@ -200,7 +210,7 @@ def replay(  # one keyword an option of the command
         warned: set[tuple[str, int]] = set()
         with crews.of(job, watcher) as do:
             for numbers in following.picked(opened, awaited, watcher.waiting):
-                wanted = [films.whole(opened[number], prefix) for number in numbers]
+                wanted = [films.whole(opened[number], prefix, look.steps) for number in numbers]
                 _warn_of_versions(wanted, warned)
                 made += _made(wanted, job, watcher, do)
     finally:
@@ -249,7 +259,7 @@ def _parted(choices: Choices) -> tuple[Picks, Look]:
     """
     picks: Any = {name: value for name, value in choices.items() if name in Picks.__annotations__}
     looks: Any = {name: value for name, value in choices.items() if name not in picks}
-    return picks, Look(**looks)
+    return picks, look_of(**looks)
 
 
 def _job(

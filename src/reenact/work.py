@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 import gymnasium as gym
 
 from reenact import diagnosis, filming, headless, trial, usercode
+from reenact.drawing import Camera
 from reenact.errors import ReenactError, RenderError, SelectionError
 from reenact.ladder import Ladders
 from reenact.process import this_process
@@ -67,8 +68,9 @@ class Job:
             SelectionError: there is no such env or origin.
         """
         factory = usercode.load(self.env) if isinstance(self.env, str) else self.env
+        camera = self.options.look.camera if self.options is not None else Camera()
         return Ladders(
-            lambda stage: replace(stage, factory=factory, permissions=self.permissions),
+            lambda stage: replace(stage, factory=factory, permissions=self.permissions, camera=camera),
             forced=self.origin,
             tolerance=float(self.tolerance),
             tell=tell,

@@ -1,0 +1,610 @@
+"""What videos show: their rate, their slice, their size, what stands around the frames, and several in one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import reenact
+from reenact import cli
+from reenact.errors import SelectionError, VideoError
+from test_render import comment_of, decode, files, fps_of, tamper
+
+LENGTHS = (12, 7, 9, 5, 10)
+SMALL = {"width": 64, "height": 48}
+
+
+class Dial(gym.Env[np.ndarray, int]):
+    """Draws its step, in bits of 16 x 24 pixels; episode after episode as long as `LENGTHS` says."""
+
+    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 10}  # noqa: RUF012  # as Gymnasium has it
+    renders = 0  # of all its instances
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        *,
+        tint: int = 0,
+        gain: float = 1.0,
+        length: int | None = None,
+        style: dict[str, int] | None = None,
+    ) -> None:
+        self.render_mode, self.gain, self.length = render_mode, gain, length
+        self.style = {"tint": tint, **(style or {})}
+        self.action_space: gym.spaces.Space[Any] = gym.spaces.Discrete(2)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Starts."""
+        super().reset(seed=seed)
+        self.at = 0
+        self.end = (options or {}).get("length", self.length or LENGTHS[0])
+        self.noise = float(self.np_random.random())
+        return np.array([0.0, self.noise]), {}
+
+    def step(self, action: int) -> Any:
+        """Goes on."""
+        self.at += 1
+        self.noise = float(self.np_random.random()) + action
+        return np.array([self.at, self.noise]), self.gain * self.at, self.at >= self.end, False, {}
+
+    def render(self) -> Any:
+        """Draws: pixels, or a line that gets longer."""
+        Dial.renders += 1
+        if self.render_mode == "ansi":
+            return f"step {self.at}\n" + "#" * self.at
+        frame = np.full((48, 64, 3), 40, np.uint8)
+        frame[..., 1] += self.style["tint"]
+        frame[-1, -1] = 250  # never of one colour
+        for bit in range(8):
+            if self.at >> bit & 1:
+                frame[24 * (bit // 4) :, 16 * (bit % 4) :][:24, :16] = 250
+        return frame
+
+
+class Teletype(Dial):
+    """Has text alone."""
+
+    metadata = {"render_modes": ["ansi"], "render_fps": 10}  # noqa: RUF012  # as Gymnasium has it
+
+
+class Blank(Dial):
+    """Draws nothing."""
+
+    def render(self) -> Any:
+        """Draws nothing."""
+        return np.zeros((48, 64, 3), np.uint8)
+
+
+for _env in (Dial, Teletype, Blank):
+    gym.register(f"looks/{_env.__name__}-v0", f"{__name__}:{_env.__name__}")
+
+
+@pytest.fixture(autouse=True)
+def _own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def record(folder: Path, lengths: tuple[int, ...] = LENGTHS, env: str = "looks/Dial-v0", **kwargs: Any) -> Path:
+    """Records an episode of each length."""
+    recorder = reenact.Recorder(gym.make(env, **kwargs), run=folder)
+    for episode, length in enumerate(lengths):
+        recorder.reset(seed=3 if episode == 0 else None, options={"length": length})
+        for step in range(length):
+            recorder.step((episode + step) % 2)
+    recorder.close()
+    return folder
+
+
+def play(env: gym.Env[Any, Any], run: Path, episodes: int, steps: int) -> list[list[Any]]:
+    """Records episodes of random actions, and returns what was drawn live."""
+    recorder = reenact.Recorder(env, run=run)
+    recorder.action_space.seed(2)
+    drawn: list[list[Any]] = []
+    for episode in range(episodes):
+        recorder.reset(seed=5 if episode == 0 else None)
+        drawn.append([env.render()])
+        for _ in range(steps):
+            _, _, terminated, truncated, _ = recorder.step(recorder.action_space.sample())
+            drawn[-1].append(env.render())
+            if terminated or truncated:
+                break
+    recorder.close()
+    return drawn
+
+
+def steps_of(video: Path | str | np.ndarray | None, top: int = 0, left: int = 0) -> list[int]:
+    """Reads the step that stands in each frame of a video, in its tile at (top, left)."""
+    frames = video if isinstance(video, np.ndarray) else decode(video)
+    bits = [frames[:, top + 12 + 24 * (bit // 4), left + 8 + 16 * (bit % 4), 0] > 145 for bit in range(8)]
+    return (np.array(bits).T @ (1 << np.arange(8))).tolist()  # type: ignore[no-any-return]
+
+
+def one(run: Path, episode: int = 0, **look: Any) -> reenact.ReplayResult:
+    """Films one episode."""
+    (result,) = reenact.replay(run, episode, **look)
+    return result
+
+
+# ---- the rate
+
+
+@pytest.mark.parametrize(
+    ("look", "fps", "steps"),
+    [
+        ({"speed": 4}, 40, range(13)),
+        ({"speed": 0.5}, 5, range(13)),
+        ({"speed": 10}, 50, [0, 2, 4, 6, 8, 10, 12]),
+        ({"speed": 15}, 50, [0, 3, 6, 9, 12]),
+        ({"speed": 30}, 60, [0, 5, 10, 12]),
+        ({"fps": 30, "speed": 4}, 60, [0, 2, 4, 6, 8, 10, 12]),
+        ({"fps": 120}, 120, range(13)),
+        ({"fps": 120, "speed": 0.9}, 108, range(13)),
+    ],
+)
+def test_speed_is_the_rate_and_above_sixty_frames_are_left_out(
+    tmp_path: Path, look: dict[str, Any], fps: float, steps: Any
+) -> None:
+    """Up to 60 a second all frames are shown faster; above, every k-th, and the last; an exact video it is."""
+    result = one(record(tmp_path / "run"), **look)
+    assert result.ok
+    assert fps_of(result.path) == fps
+    assert steps_of(result.path) == list(steps)
+    assert result.frames == len(steps)
+
+
+def test_hold_shows_the_last_frame_longer(tmp_path: Path) -> None:
+    """The last frame is shown for so many seconds more, at the video's own rate."""
+    run = record(tmp_path / "run")
+    assert steps_of(one(run, hold=1.5).path) == [*range(13), *[12] * 15]
+    assert steps_of(one(run, hold=0.5, speed=15).path) == [0, 3, 6, 9, 12, *[12] * 25]
+
+
+# ---- the slice
+
+
+@pytest.mark.parametrize("steps", ["2:5", ":3", "-2:", "3:", "0:1", "10:600", (1, 4), slice(2, -3), (None, 2)])
+def test_a_slice_is_python_s(tmp_path: Path, steps: Any) -> None:
+    """The frames are those of the slice of all; the verdict is the whole episode's."""
+    result = one(record(tmp_path / "run"), steps=steps)
+    if isinstance(steps, str):
+        first, end = steps.split(":")
+        steps = slice(int(first) if first else None, int(end) if end else None)
+    expected = list(range(13))[steps if isinstance(steps, slice) else slice(*steps)]
+    assert result.ok
+    assert steps_of(result.path) == expected
+
+
+@pytest.mark.parametrize(("changed", "marked"), [(9, False), (2, True)])
+def test_a_slice_s_verdict_is_the_whole_episode_s(tmp_path: Path, changed: int, marked: bool) -> None:
+    """A difference before or after the slice makes it diverged; from the difference on its frames are marked."""
+    run = tmp_path / "run"
+    recorder = reenact.Recorder(gym.make("looks/Dial-v0"), run=run, fingerprint_every=1)
+    recorder.reset(seed=1)
+    for _ in range(12):
+        recorder.step(0)
+    recorder.close()
+    tamper(run, 0, changed, 0.5)
+    result = one(run, steps="4:7", lossless=True)
+    assert result.verdict == "diverged"
+    assert files(run / "videos") == ["run-episode-0-steps4to7-diverged.mp4"]
+    red = decode(result.path)[:, 1, 1].astype(int)
+    assert [pixel[0] > pixel[1] + 100 for pixel in red] == [marked] * 3
+
+
+def test_outside_of_its_slice_an_episode_is_not_drawn(tmp_path: Path) -> None:
+    """Of 200 frames, ten are wanted: these, some before them, and the first are drawn, once each."""
+    run = record(tmp_path / "run", (200,))
+    Dial.renders = 0
+    result = one(run, steps="150:160")
+    assert steps_of(result.path) == list(range(150, 160))
+    assert Dial.renders == 1 + 32 + 10
+    Dial.renders = 0
+    one(run)
+    assert Dial.renders == 201
+
+
+def test_an_episode_that_ends_before_its_slice_is_told(tmp_path: Path) -> None:
+    """One line says how many frames there are; the other episodes go on."""
+    run = record(tmp_path / "run")
+    long, short = reenact.replay(run, "0,3", steps="8:10")
+    assert long.ok
+    assert short.verdict == "impossible"
+    assert short.error == "episode 3 has 5 steps, and so frames 0 to 5: none of them is in 8:10"
+
+
+@pytest.mark.parametrize("env", ["Taxi", "LunarLander"])
+def test_a_slice_shows_what_the_whole_shows(env: str, tmp_path: Path) -> None:
+    """Where pictures show what earlier renders left, as Taxi's and LunarLander's, a slice's are those of live drawing."""
+    if env == "LunarLander":
+        pytest.importorskip("Box2D")
+    live = play(gym.make(newest(env), render_mode="rgb_array"), tmp_path / "run", 1, 90)[0]
+    result = one(tmp_path / "run", steps="50:65", lossless=True)
+    assert result.ok
+    assert np.array_equal(decode(result.path), live[50:65])
+
+
+# ---- the size
+
+
+@pytest.mark.parametrize("size", [(128, 96), (100, 96), (64, 90), (32, 24), (200, 48)])
+def test_a_video_has_the_size_that_was_asked_for(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Frames are scaled, and in the middle of black where the shape is another one."""
+    result = one(record(tmp_path / "run"), size=f"{size[0]}x{size[1]}", lossless=True)
+    frames = decode(result.path)
+    width, height = size
+    assert result.ok
+    assert frames.shape[1:3] == (height, width)
+    scale = min(width / 64, height / 48)
+    left, top = round((width - 64 * scale) / 2), round((height - 48 * scale) / 2)
+    assert not frames[:, :, : max(0, left - 1)].any()
+    assert not frames[:, : max(0, top - 1)].any()
+    middle = frames[0, height // 2, left + 2 : width - left - 2]
+    assert (middle == 40).all()
+
+
+def test_strips_are_part_of_the_size(tmp_path: Path) -> None:
+    """With a label and a curve the video has the size asked for, and the picture is as much smaller."""
+    result = one(record(tmp_path / "run"), size=(200, 200), label=True, rewards=True, lossless=True)
+    assert decode(result.path).shape[1:3] == (200, 200)
+
+
+def test_mujoco_draws_in_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    """HalfCheetah's frames are those of an env made with that width and height, not scaled ones."""
+    pytest.importorskip("mujoco")
+    live = play(gym.make("HalfCheetah-v5", render_mode="rgb_array", width=96, height=64), tmp_path / "run", 1, 4)[0]
+    plain = tmp_path / "plain"
+    play(gym.make("HalfCheetah-v5", render_mode="rgb_array", **SMALL), plain, 1, 4)
+    result = one(plain, size="96x64", lossless=True)
+    assert result.ok
+    assert np.array_equal(decode(result.path), live)
+
+
+def test_draft_draws_without_multisampling(tmp_path: Path) -> None:
+    """A draft's pixels are those of a live env without multisampling, and not those of one with it."""
+    pytest.importorskip("mujoco")
+    env = gym.make("HalfCheetah-v5", render_mode="rgb_array", **SMALL)
+    env.unwrapped.model.vis.quality.offsamples = 0  # type: ignore[attr-defined]  # MuJoCo's
+    live = play(env, tmp_path / "run", 1, 3)[0]
+    draft = one(tmp_path / "run", draft=True, lossless=True)
+    plain = one(tmp_path / "run", lossless=True)
+    assert np.array_equal(decode(draft.path), live)
+    assert not np.array_equal(decode(plain.path), live)
+    assert draft.path != plain.path
+    assert comment_of(draft.path)["source"]["look"]["draft"] is True
+
+
+# ---- the env's arguments
+
+
+def test_another_camera_shows_the_same_episode(tmp_path: Path) -> None:
+    """HalfCheetah from further away is what a live env with that camera draws, and exact."""
+    pytest.importorskip("mujoco")
+    far: dict[str, Any] = {"default_camera_config": {"distance": 9.0}}
+    live = play(gym.make("HalfCheetah-v5", render_mode="rgb_array", **SMALL, **far), tmp_path / "far", 1, 4)[0]
+    play(gym.make("HalfCheetah-v5", render_mode="rgb_array", **SMALL), tmp_path / "run", 1, 4)
+    result = one(tmp_path / "run", render_kwargs=far, lossless=True)
+    assert result.ok
+    assert np.array_equal(decode(result.path), live)
+
+
+def test_arguments_are_put_over_the_recorded_ones(tmp_path: Path) -> None:
+    """What is given is changed, in a dict too, and what is not given stays."""
+    run = record(tmp_path / "run", (5,), style={"tint": 10, "other": 1}, gain=2.0)
+    result = one(run, render_kwargs={"style": {"tint": 90}}, lossless=True)
+    assert result.ok
+    assert (decode(result.path)[0, 0, 0] == (40, 130, 40)).all()
+    assert (decode(one(run, lossless=True).path)[0, 0, 0] == (40, 50, 40)).all()
+
+
+def test_an_argument_that_changes_the_episode_is_found_out(tmp_path: Path) -> None:
+    """The verdict says that it is another episode, and the video is marked."""
+    result = one(record(tmp_path / "run"), render_kwargs={"gain": 3.0})
+    assert result.verdict == "diverged"
+    assert Path(str(result.path)).name.endswith("-diverged.mp4")
+
+
+@pytest.mark.parametrize("factory", [None, Dial])
+def test_an_argument_that_the_env_does_not_take_is_one_line(tmp_path: Path, factory: Any) -> None:
+    """The line names it; a factory's arguments are these, too."""
+    run = record(tmp_path / "run")
+    result = one(run, render_kwargs={"camra": 2}, env=factory)
+    assert result.verdict == "impossible"
+    assert "camra" in str(result.error)
+    assert "\n" not in str(result.error)
+    assert one(run, render_kwargs={"tint": 50}, env=factory).ok
+
+
+def test_for_a_stranger_s_log_the_caller_s_arguments_are_the_caller_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a log may not name, its reader may; what the log itself names is refused as ever."""
+    named = {"style": {"json.tool": 1}}
+    harmless, harmful = record(tmp_path / "run"), record(tmp_path / "bad", **named)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another-user"))
+    assert one(harmless, render_kwargs=named).ok
+    refused = one(harmful, render_kwargs={"tint": 1})
+    assert refused.verdict == "impossible"
+    assert "json.tool" in str(refused.error)
+
+
+# ---- strips
+
+
+def test_a_label_stands_below_the_frame(tmp_path: Path) -> None:
+    """The frame's pixels are as they were; below them stands something else for each step."""
+    run = record(tmp_path / "run")
+    plain, labelled = decode(one(run, lossless=True).path), decode(one(run, label=True, lossless=True).path)
+    assert labelled.shape[1] > plain.shape[1]
+    assert np.array_equal(labelled[:, : plain.shape[1]], plain)
+    strips = {frame[plain.shape[1] :].tobytes() for frame in labelled}
+    assert len(strips) == len(plain)
+
+
+def test_the_curve_has_a_cursor_that_goes_from_left_to_right(tmp_path: Path) -> None:
+    """It begins at the left edge, ends at the right one, and moves in every frame; the frame is as it was."""
+    run = record(tmp_path / "run")
+    plain, drawn = decode(one(run, lossless=True).path), decode(one(run, rewards=True, lossless=True).path)
+    assert np.array_equal(drawn[:, : plain.shape[1]], plain)
+    strip = drawn[:, plain.shape[1] :].astype(int)
+    yellow = (strip[..., 0] > 200) & (strip[..., 2] < 60)
+    cursors = [np.flatnonzero(frame.all(axis=0)).tolist() for frame in yellow]
+    places = [place for (place,) in cursors]
+    assert (places[0], places[-1]) == (0, 63)
+    assert places == sorted(set(places))
+
+
+def test_a_label_does_not_pass_for_a_picture(tmp_path: Path) -> None:
+    """An env that draws nothing is refused with a label as it is without."""
+    run = record(tmp_path / "run", env="looks/Blank-v0")
+    for look in ({}, {"label": True, "rewards": True}, {"reel": True}, {"grid": "1x2"}):
+        result = reenact.replay(run, "0,1", **look)[0]  # type: ignore[arg-type]
+        assert "nothing was drawn" in str(result.error)
+        assert [name for name in files(run / "videos") if name.endswith(".mp4")] == []
+
+
+# ---- several in one
+
+
+def test_a_grid_shows_episodes_side_by_side(tmp_path: Path) -> None:
+    """Pages of four: all tiles begin together, and one that has ended stays at its last frame."""
+    run = record(tmp_path / "run")
+    full, rest = reenact.replay(run, "all", grid="2x2", lossless=True)
+    assert (full.verdict, rest.verdict) == ("exact", "exact")
+    assert full.episodes == ("0.0", "0.1", "0.2", "0.3")
+    assert (full.length, rest.length) == (sum(LENGTHS[:4]), LENGTHS[4])
+    assert full.return_ == sum(sum(range(1, length + 1)) for length in LENGTHS[:4])
+    names = [name for name in files(run / "videos") if name.endswith(".mp4")]
+    assert [Path(str(result.path)).name for result in (full, rest)] == names
+    frames = decode(full.path)
+    assert len(frames) == full.frames == max(LENGTHS[:4]) + 1
+    height, width = frames.shape[1] // 2, frames.shape[2] // 2
+    for at, length in enumerate(LENGTHS[:4]):
+        shown = steps_of(frames, height * (at // 2), width * (at % 2))
+        assert shown == [min(step, length) for step in range(13)]
+    last = decode(rest.path)
+    assert last.shape[1:] == frames.shape[1:]
+    assert not last[:, :height, width:].any()
+    assert not last[:, height:].any()
+
+
+def test_a_reel_shows_episodes_one_after_another(tmp_path: Path) -> None:
+    """All frames of each, in order, in one video; each episode's last one is held."""
+    run = record(tmp_path / "run")
+    (result,) = reenact.replay(run, "1,3,4", reel=True, hold=0.2)
+    assert result.ok
+    assert result.episodes == ("0.1", "0.3", "0.4")
+    expected = [step for number in (1, 3, 4) for step in [*range(LENGTHS[number] + 1), *[LENGTHS[number]] * 2]]
+    assert steps_of(result.path) == expected
+    assert reenact.replay(run, "1,3,4", reel=True, hold=0.2)[0].reused
+
+
+def test_slice_and_speed_hold_for_reels_and_grids(tmp_path: Path) -> None:
+    """Each episode's slice is shown, and of that every k-th frame and the last."""
+    run = record(tmp_path / "run")
+    (reel,) = reenact.replay(run, "0,2", reel=True, steps="-6:", speed=12)
+    assert steps_of(reel.path) == [7, 9, 11, 12, 4, 6, 8, 9]
+    (grid,) = reenact.replay(run, "0,2", grid="1x2", steps="-6:", size="200x96")
+    frames = decode(grid.path)
+    assert frames.shape[1:3] == (96, 200)
+    assert len(frames) == 6
+
+
+@pytest.mark.parametrize("look", [{"grid": "1x3"}, {"reel": True}])
+def test_one_that_diverged_is_marked_within(tmp_path: Path, look: dict[str, Any]) -> None:
+    """The whole is diverged, and the line names the episode; no other one has a banner."""
+    run = record(tmp_path / "run")
+    tamper(run, 1, 3, 0.5)
+    (result,) = reenact.replay(run, "0:3", lossless=True, **look)
+    assert result.verdict == "diverged"
+    assert str(result.error).startswith("episode 1: the replay diverged")
+    assert Path(str(result.path)).name.endswith("-diverged.mp4")
+    frames = decode(result.path).astype(int)
+    if "grid" in look:
+        tiles = [frames[:, 1, 1 + 64 * tile] for tile in range(3)]
+    else:
+        starts = np.cumsum([0, *(length + 1 for length in LENGTHS[:3])])
+        tiles = [frames[starts[at] : starts[at + 1], 1, 1] for at in range(3)]
+    red = [bool((tile[:, 0] > tile[:, 1] + 100).any()) for tile in tiles]
+    assert red == [False, True, False]
+    assert reenact.replay(run, "0:3", diverged=False, overwrite=True, **look)[0].path is None
+
+
+@pytest.mark.parametrize("look", [{"grid": "1x2"}, {"reel": True}])
+def test_one_that_is_impossible_leaves_no_video(tmp_path: Path, look: dict[str, Any]) -> None:
+    """The line names the episode, and nothing is left of the others, not even for a while."""
+    run = record(tmp_path / "run")
+    (result,) = reenact.replay(run, "0,3", steps="8:", **look)
+    assert result.verdict == "impossible"
+    assert "episode 3" in str(result.error)
+    (result,) = reenact.replay(run, "0,1", render_kwargs={"nothing": 1}, **look)
+    assert str(result.error).startswith("episode 0: the env can't be made")
+    assert files(run / "videos") == []
+
+
+def test_episodes_that_need_one_another_are_composed(tmp_path: Path) -> None:
+    """BipedalWalker's chained episodes stand in one grid, exact, as they were drawn live."""
+    pytest.importorskip("Box2D")
+    live = play(gym.make("BipedalWalker-v3", render_mode="rgb_array"), tmp_path / "run", 5, 25)
+    (result,) = reenact.replay(tmp_path / "run", "3,4", grid=(1, 2), lossless=True)
+    assert result.ok
+    frames = decode(result.path)
+    assert np.array_equal(frames[:, :400, :600], live[3])
+    assert np.array_equal(frames[:, :400, 600:], live[4])
+
+
+# ---- names
+
+
+def test_no_look_takes_another_one_s_place(tmp_path: Path) -> None:
+    """Each look has a name of its own; the plain video stays as it was, and each is there when asked for again."""
+    run = record(tmp_path / "run")
+    looks: list[dict[str, Any]] = [
+        {"fps": 20}, {"speed": 2}, {"steps": "1:"}, {"steps": ":1"}, {"size": "96x64"}, {"label": True}, {"hold": 1},
+        {"rewards": True}, {"label": True, "rewards": True}, {"draft": True}, {"render_kwargs": {"tint": 9}},
+        {"render_kwargs": {"tint": 8}}, {"reel": True}, {"grid": "1x1"}, {"grid": "1x2"},
+    ]  # fmt: skip
+    plain = one(run)
+    before = Path(str(plain.path)).read_bytes()
+    made = [one(run, **look) for look in looks]
+    assert all(result.ok for result in made)
+    assert len({result.path for result in [plain, *made]}) == len(looks) + 1
+    assert Path(str(plain.path)).read_bytes() == before
+    assert all(one(run, **look).reused for look in [{}, *looks])
+    assert Path(str(one(run, speed=4, label=True).path)).name == "run-episode-0-speed4-label.mp4"
+    assert Path(str(made[12].path)).name == "run-reel-0.mp4"
+    assert Path(str(made[14].path)).name == "run-grid-1x2-0.mp4"
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        {"speed": 0}, {"speed": float("nan")}, {"speed": "fast"}, {"steps": "400"}, {"steps": "1:2:3"}, {"steps": (1,)},
+        {"steps": slice(0, 9, 2)}, {"steps": "a:b"}, {"size": "640"}, {"size": "641x480"}, {"size": (0, 0)},
+        {"size": "2x2"}, {"size": (1.5, 2)}, {"size": "99998x16"}, {"size": "64x32", "label": True, "rewards": True},
+        {"render_kwargs": [1]}, {"render_kwargs": {"camera": object()}}, {"render_kwargs": {"x": float("nan")}},
+        {"render_kwargs": {"max_episode_steps": 5}}, {"render_kwargs": {"render_mode": "human"}}, {"hold": -1},
+        {"hold": float("inf")}, {"grid": "2"}, {"grid": "0x2"}, {"grid": "99x99"}, {"grid": "2x2", "reel": True},
+        {"reel": True, "follow": True}, {"grid": "1x2", "follow": True}, {"steps": "1:", "video_length": 5},
+        {"reel": True, "step_trigger": bool},
+    ],
+)  # fmt: skip
+def test_a_value_that_no_video_can_have_is_refused_before_any_work(tmp_path: Path, look: dict[str, Any]) -> None:
+    """One line names the option, and no folder is left."""
+    run = record(tmp_path / "run", (3,))
+    with pytest.raises((VideoError, SelectionError)) as caught:
+        reenact.replay(run, **look)
+    assert "\n" not in str(caught.value)
+    assert next(iter(look)).replace("_", " ").split()[0] in str(caught.value)
+    assert not (run / "videos").exists()
+
+
+def test_the_command_takes_them_by_the_same_names(tmp_path: Path) -> None:
+    """All options of the command reach the video; a bad one ends with 2 and one line."""
+    run = record(tmp_path / "run")
+    options = [
+        "--episodes",
+        "0",
+        "--speed",
+        "2",
+        "--steps",
+        "1:4",
+        "--size",
+        "96x96",
+        "--label",
+        "--rewards",
+        "--hold",
+        "1",
+    ]
+    kwargs = json.dumps({"tint": 3})
+    told = CliRunner().invoke(
+        cli.reenact, ["replay", str(run), *options, "--draft", "--render-kwargs", kwargs, "--json"]
+    )
+    assert told.exit_code == 0, told.output
+    result = json.loads(told.stdout)
+    assert result["frames"] == 3 + 20
+    assert Path(result["path"]).name.startswith(
+        "run-episode-0-speed2-steps1to4-96x96-label-rewards-hold1-draft-kwargs-"
+    )
+    for several in (["--reel"], ["--grid", "2x2"]):
+        told = CliRunner().invoke(cli.reenact, ["replay", str(run), "--episodes", "0,1", *several])
+        assert told.exit_code == 0, told.output
+        assert "episode 0 and 1 more: exact" in told.stderr
+    for wrong in (
+        ["--size", "1"],
+        ["--render-kwargs", "{"],
+        ["--render-kwargs", "[]"],
+        ["--speed", "x"],
+        ["--grid", "3"],
+    ):
+        told = CliRunner().invoke(cli.reenact, ["replay", str(run), *wrong])
+        assert told.exit_code == 2
+        assert told.stderr.count("\n") == 1
+
+
+# ---- text
+
+
+def test_an_env_that_has_text_alone_is_filmed(tmp_path: Path) -> None:
+    """Its video has a frame a step, all of one size, which the longest text fits into; and it is exact."""
+    run = record(tmp_path / "run", (20,), env="looks/Teletype-v0")
+    result = one(run, lossless=True)
+    assert (result.verdict, result.frames) == ("exact", 21)
+    frames = decode(result.path)
+    ink = (frames.max(axis=3) > 150).sum(axis=(1, 2))
+    assert len({frame.tobytes() for frame in frames}) == 21
+    assert (np.diff(ink) > 0).mean() > 0.9  # each step has one more #
+    assert not (frames[..., -4:, :].max(axis=(0, 3)) > 60).any()
+    assert [text.split("\n")[0] for text in reenact.open_run(run)[0].frames()] == [f"step {at}" for at in range(21)]
+
+
+def test_text_takes_the_other_looks(tmp_path: Path) -> None:
+    """Slice, rate, label, size, grid and reel hold for text as for frames; a divergence is marked in it."""
+    run = record(tmp_path / "run", env="looks/Teletype-v0")
+    assert one(run, steps="2:6", label=True, size="200x160").frames == 4
+    assert one(run, speed=15).frames == 5
+    grid, _ = reenact.replay(run, "all", grid=(2, 2))
+    assert (grid.verdict, grid.frames) == ("exact", 13)
+    (reel,) = reenact.replay(run, "0,1", reel=True)
+    assert (reel.verdict, reel.frames) == ("exact", 13 + 8)
+    tamper(run, 0, 9, 0.5)
+    marked = decode(one(run, lossless=True).path).astype(int)
+    assert (marked[:, 1, 1, 0] > marked[:, 1, 1, 1] + 100).any()
+
+
+@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "Taxi"])
+def test_gymnasium_s_text_is_drawn_in_its_colours(env_id: str, tmp_path: Path) -> None:
+    """Where the agent stands is highlighted: in red on the lake, in yellow or green in the taxi."""
+    env = gym.make(env_id if "-" in env_id else newest("Taxi"))
+    frames = play_text(env, tmp_path / "run", 12)
+    result = one(tmp_path / "run", render_kwargs={"render_mode": "ansi"}, lossless=True)
+    assert (result.verdict, result.frames) == ("exact", frames)
+    colours = {(224, 72, 72)} if env_id == "FrozenLake-v1" else {(224, 192, 64), (92, 196, 92)}
+    for frame in decode(result.path):
+        assert colours & {tuple(pixel) for pixel in frame.reshape(-1, 3).tolist()}
+
+
+def newest(name: str) -> str:
+    """The env's id of the highest version that is registered here."""
+    return max(one for one in gym.registry if one.rpartition("-v")[0] == name)
+
+
+def play_text(env: gym.Env[Any, Any], run: Path, steps: int) -> int:
+    """Records some random steps; returns how many frames they have."""
+    recorder = reenact.Recorder(env, run=run)
+    recorder.action_space.seed(1)
+    recorder.reset(seed=4)
+    frames = 1
+    for _ in range(steps):
+        _, _, terminated, truncated, _ = recorder.step(recorder.action_space.sample())
+        frames += 1
+        if terminated or truncated:
+            break
+    recorder.close()
+    return frames
