@@ -34,8 +34,9 @@ class Dial(gym.Env[np.ndarray, int]):
         gain: float = 1.0,
         length: int | None = None,
         style: dict[str, int] | None = None,
+        scale: int = 1,
     ) -> None:
-        self.render_mode, self.gain, self.length = render_mode, gain, length
+        self.render_mode, self.gain, self.length, self.scale = render_mode, gain, length, scale
         self.style = {"tint": tint, **(style or {})}
         self.action_space: gym.spaces.Space[Any] = gym.spaces.Discrete(2)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -61,11 +62,11 @@ class Dial(gym.Env[np.ndarray, int]):
             return f"step {self.at}\n" + "#" * self.at
         frame = np.full((48, 64, 3), 40, np.uint8)
         frame[..., 1] += self.style["tint"]
-        frame[-1, -1] = 250  # never of one colour
         for bit in range(8):
             if self.at >> bit & 1:
                 frame[24 * (bit // 4) :, 16 * (bit % 4) :][:24, :16] = 250
-        return frame
+        frame[-1, -1] = 200  # never of one colour
+        return frame.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
 
 
 class Teletype(Dial):
@@ -210,6 +211,15 @@ def test_outside_of_its_slice_an_episode_is_not_drawn(tmp_path: Path) -> None:
     assert Dial.renders == 201
 
 
+def test_a_clip_costs_what_it_shows(tmp_path: Path) -> None:
+    """Of the episode that a clip is cut from, no more is drawn than of one that is sliced."""
+    run = record(tmp_path / "run", (200,))
+    Dial.renders = 0
+    (result,) = reenact.replay(run, step_trigger=lambda step: step == 100, video_length=5)
+    assert result.frames == 5
+    assert Dial.renders == 1 + 32 + 5
+
+
 def test_an_episode_that_ends_before_its_slice_is_told(tmp_path: Path) -> None:
     """One line says how many frames there are; the other episodes go on."""
     run = record(tmp_path / "run")
@@ -219,15 +229,22 @@ def test_an_episode_that_ends_before_its_slice_is_told(tmp_path: Path) -> None:
     assert short.error == "episode 3 has 5 steps, and so frames 0 to 5: none of them is in 8:10"
 
 
-@pytest.mark.parametrize("env", ["Taxi", "LunarLander"])
-def test_a_slice_shows_what_the_whole_shows(env: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("env", "needs", "kwargs"),
+    [
+        ("Taxi", "pygame", {}),
+        ("LunarLander", "Box2D", {}),
+        ("HalfCheetah", "mujoco", SMALL),
+        ("CartPole", "pygame", {}),
+    ],
+)
+def test_a_slice_shows_what_the_whole_shows(env: str, needs: str, kwargs: dict[str, Any], tmp_path: Path) -> None:
     """Where pictures show what earlier renders left, as Taxi's and LunarLander's, a slice's are those of live drawing."""
-    if env == "LunarLander":
-        pytest.importorskip("Box2D")
-    live = play(gym.make(newest(env), render_mode="rgb_array"), tmp_path / "run", 1, 90)[0]
-    result = one(tmp_path / "run", steps="50:65", lossless=True)
+    pytest.importorskip(needs)
+    live = play(gym.make(newest(env), render_mode="rgb_array", **kwargs), tmp_path / "run", 2, 60)[1]
+    result = one(tmp_path / "run", 1, steps="-9:", lossless=True)
     assert result.ok
-    assert np.array_equal(decode(result.path), live[50:65])
+    assert np.array_equal(decode(result.path), live[-9:])
 
 
 # ---- the size
@@ -405,6 +422,19 @@ def test_a_reel_shows_episodes_one_after_another(tmp_path: Path) -> None:
     assert reenact.replay(run, "1,3,4", reel=True, hold=0.2)[0].reused
 
 
+def test_episodes_of_unequal_size_stand_in_one_video(tmp_path: Path) -> None:
+    """Two envs of one run draw in two sizes: in a grid all tiles have the larger one, in a reel the first one's."""
+    run = record(tmp_path / "run", (4,))
+    record(run, (6,), scale=2)
+    (grid,) = reenact.replay(run, "all", grid="1x2", lossless=True)
+    frames = decode(grid.path)
+    assert (grid.verdict, len(frames), frames.shape[2]) == ("exact", 7, 2 * 128)
+    assert steps_of(frames[:, ::2, ::2]) == [0, 1, 2, 3, 4, 4, 4]
+    assert steps_of(frames[:, ::2, 128::2]) == list(range(7))
+    (reel,) = reenact.replay(run, "all", reel=True)
+    assert steps_of(reel.path) == [*range(5), *range(7)]
+
+
 def test_slice_and_speed_hold_for_reels_and_grids(tmp_path: Path) -> None:
     """Each episode's slice is shown, and of that every k-th frame and the last."""
     run = record(tmp_path / "run")
@@ -562,6 +592,20 @@ def test_an_env_that_has_text_alone_is_filmed(tmp_path: Path) -> None:
     assert (np.diff(ink) > 0).mean() > 0.9  # each step has one more #
     assert not (frames[..., -4:, :].max(axis=(0, 3)) > 60).any()
     assert [text.split("\n")[0] for text in reenact.open_run(run)[0].frames()] == [f"step {at}" for at in range(21)]
+
+
+def test_a_factory_s_text_is_filmed_too(tmp_path: Path) -> None:
+    """An env that a factory makes, and that has text alone, is made once more, to draw it."""
+    run = record(tmp_path / "run", env="looks/Teletype-v0")
+    made: list[str | None] = []
+
+    def factory(render_mode: str | None) -> gym.Env[Any, Any]:
+        made.append(render_mode)
+        return Teletype(render_mode)
+
+    result = one(run, env=factory)
+    assert (result.verdict, result.frames) == ("exact", 13)
+    assert made == ["rgb_array", "ansi"]
 
 
 def test_text_takes_the_other_looks(tmp_path: Path) -> None:

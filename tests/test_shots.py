@@ -65,6 +65,18 @@ def test_what_is_no_frame_is_refused(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk has no room for is an error of one line, when it is written or at the end."""
+    full = Path("/dev/full")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full.open("wb", buffering=1 << 20))
+    spool = Spool(tmp_path)
+    spool.begin(SCENE)
+    spool.take(Shot(frame(1), 0, marked=False))
+    with pytest.raises(VideoError, match="No space left"):
+        spool.end()
+    spool.close()
+
+
 def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     """One line says which."""
     (tmp_path / "file").touch()

@@ -217,6 +217,9 @@ def of(**looks: Unpack[Looks]) -> Look:
         TypeError: there is no such option.
     """
     given: dict[str, Any] = dict(looks)
+    for name in ("fps", "speed", "hold"):
+        if isinstance(given.get(name), numbers.Real):
+            given[name] = float(given[name])  # NumPy's are not JSON's
     for name, read in (("steps", _slice), ("size", _pair), ("grid", _pair), ("render_kwargs", _kwargs)):
         if name in given:
             given[name] = read(name, given[name])
@@ -260,9 +263,9 @@ def _kwargs(name: str, value: object) -> dict[str, Any]:
         text = json.dumps(value, allow_nan=False)
         plain: dict[str, Any] = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise VideoError(f"{name} must be plain JSON data, not {value!r}: {error}") from error
+        raise VideoError(f"{name} must be plain JSON data, not {value!r:.200}: {error}") from error
     if not isinstance(plain, dict):
-        raise VideoError(f'{name} must be an object such as {{"camera_name": "top"}}, not {value!r}')
+        raise VideoError(f'{name} must be an object such as {{"camera_name": "top"}}, not {value!r:.200}')
     for reserved in _NOT_DRAWING:
         if reserved in plain:
             raise VideoError(f"{name} can't change {reserved!r}: it says how the env draws, not which one it is")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,7 +183,7 @@ def _plot(values: np.ndarray, width: int, colour: tuple[int, int, int]) -> Pictu
         draw.line([(0, down(0.0)), (width, down(0.0))], fill=(64, 64, 64))
     line: list[tuple[float, float]] = []
     for at, value in enumerate([*values.tolist(), float("nan")]):
-        if np.isfinite(value):
+        if math.isfinite(value):
             # a step's reward came between its two frames
             line += [((width - 1) * at / steps, down(value)), ((width - 1) * (at + 1) / steps, down(value))]
         elif line:

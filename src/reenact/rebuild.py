@@ -23,7 +23,7 @@ from reenact.errors import RecipeError, ReenactError, SelectionError, UntrustedE
 from reenact.recipe import STAND_IN, WITHOUT_EFFECT, Env, class_name, wrappers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 TABLE = {
     "ALE/": "ale_py",
@@ -156,7 +156,7 @@ class _Recipe:
         bare = EnvSpec(spec.id, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True)
         kwargs = _merged(self.arguments(self._raw["kwargs"]), given)
         modes = _render_modes(spec)
-        if render_mode == "rgb_array" and modes is not None and "ansi" in modes and "rgb_array" not in modes:
+        if render_mode == "rgb_array" and text_alone(modes):
             render_mode = "ansi"
         if render_mode is not None and modes is not None and render_mode not in modes:
             raise RecipeError(
@@ -356,6 +356,11 @@ def _checked(text: str) -> dict[str, Any]:
             raise RecipeError(f"{wrapper['entry_point']!r} did not record its arguments: {STAND_IN}")
     found: dict[str, Any] = raw
     return found
+
+
+def text_alone(modes: Sequence[str] | None) -> bool:
+    """Whether an env with these render modes draws text, and no pictures."""
+    return modes is not None and "ansi" in modes and "rgb_array" not in modes
 
 
 def _render_modes(spec: EnvSpec) -> list[str] | None:

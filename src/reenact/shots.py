@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import zlib
@@ -116,10 +117,9 @@ class Spool:
             height, width, _ = check_frame(shot.frame)
             self.size = self.size if self._count else (height, width)
             shape, kept = shot.frame.shape, self._changed(shot.frame)
-        try:
-            self._file.write(json.dumps([shot.at, shot.marked, shape, len(kept)]).encode() + b"\n" + kept)
-        except OSError as error:
-            raise VideoError(f"cannot keep the frames until all are there ({error.strerror})") from error
+        head = json.dumps([shot.at, shot.marked, shape, len(kept)]).encode()
+        with _told():
+            self._file.write(head + b"\n" + kept)
         self._count += 1
 
     def _changed(self, frame: np.ndarray[Any, Any]) -> bytes:
@@ -129,8 +129,14 @@ class Spool:
         return zlib.compress(change.tobytes(), 1)
 
     def end(self) -> None:
-        """They were all."""
+        """They were all.
+
+        Raises:
+            VideoError: the disk is full.
+        """
         self._before = None
+        with _told():
+            self._file.flush()
 
     def __iter__(self) -> Iterator[Shot]:
         """Yields them as they were; one reader at a time."""
@@ -150,4 +156,13 @@ class Spool:
 
     def close(self) -> None:
         """Drops them."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk, which has been told
+            self._file.close()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VideoError(f"cannot keep frames on disk until all are there ({error.strerror}): make room") from error

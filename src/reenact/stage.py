@@ -12,7 +12,7 @@ import gymnasium as gym
 from reenact import drawing, headless
 from reenact.drawing import Camera
 from reenact.errors import ReenactError, ReplayError, VideoError
-from reenact.rebuild import NONE, Permissions, rebuild
+from reenact.rebuild import NONE, Permissions, rebuild, text_alone
 from reenact.recipe import inert, read
 from reenact.signing import is_mine
 
@@ -71,6 +71,9 @@ class Stage:
         token = inert.set(True)
         try:
             env = self._make(mode if render else None, kwargs)
+            if render and mode == "rgb_array" == env.render_mode and text_alone(env.metadata.get("render_modes")):
+                env.close()
+                env = self._make("ansi", kwargs)  # a factory, whose env it is only now that can be asked
         except (ReenactError, gym.error.DependencyNotInstalled):
             raise
         except Exception as error:
