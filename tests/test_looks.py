@@ -194,7 +194,8 @@ def test_a_slice_s_verdict_is_the_whole_episode_s(tmp_path: Path, changed: int, 
     tamper(run, 0, changed, 0.5)
     result = one(run, steps="4:7", lossless=True)
     assert result.verdict == "diverged"
-    assert files(run / "videos") == ["run-episode-0-steps4to7-diverged.mp4"]
+    (name,) = files(run / "videos")
+    assert name.startswith("run-episode-0-steps4to7-diverged")
     red = decode(result.path)[:, 1, 1].astype(int)
     assert [pixel[0] > pixel[1] + 100 for pixel in red] == [marked] * 3
 
@@ -227,6 +228,7 @@ def test_an_episode_that_ends_before_its_slice_is_told(tmp_path: Path) -> None:
     assert long.ok
     assert short.verdict == "impossible"
     assert short.error == "episode 3 has 5 steps, and so frames 0 to 5: none of them is in 8:10"
+    assert one(run, steps="4:2").error == "episode 0 has 12 steps, and so frames 0 to 12: none of them is in 4:2"
 
 
 @pytest.mark.parametrize(
@@ -454,7 +456,7 @@ def test_one_that_diverged_is_marked_within(tmp_path: Path, look: dict[str, Any]
     (result,) = reenact.replay(run, "0:3", lossless=True, **look)
     assert result.verdict == "diverged"
     assert str(result.error).startswith("episode 1: the replay diverged")
-    assert Path(str(result.path)).name.endswith("-diverged.mp4")
+    assert "-diverged" in Path(str(result.path)).name
     frames = decode(result.path).astype(int)
     if "grid" in look:
         tiles = [frames[:, 1, 1 + 64 * tile] for tile in range(3)]

@@ -63,7 +63,7 @@ def together(episodes: Sequence[Episode], prefix: str, look: Look) -> Iterator[F
 def _part(episode: Episode, steps: Slice | None) -> Part:
     frames = range(episode.length + 1)
     shown = frames if steps is None else frames[slice(*steps)]
-    return Part(episode, shown.start, shown.stop)
+    return Part(episode, shown.start, max(shown.start, shown.stop))
 
 
 def _names(episodes: Sequence[Episode]) -> str:

@@ -71,9 +71,9 @@ class Stage:
         token = inert.set(True)
         try:
             env = self._make(mode if render else None, kwargs)
-            if render and mode == "rgb_array" == env.render_mode and text_alone(env.metadata.get("render_modes")):
+            if render and mode == "rgb_array" and _has_text_alone(env):
                 env.close()
-                env = self._make("ansi", kwargs)  # a factory, whose env it is only now that can be asked
+                env = self._make("ansi", kwargs)
         except (ReenactError, gym.error.DependencyNotInstalled):
             raise
         except Exception as error:
@@ -111,3 +111,9 @@ class Stage:
             permissions=self.permissions,
             kwargs=kwargs,
         )
+
+
+def _has_text_alone(env: object) -> bool:
+    """Whether a factory's env, which can be asked only once it is made, draws text and no pictures, and made none."""
+    known = isinstance(env, gym.Env) and env.render_mode == "rgb_array"
+    return known and text_alone(env.metadata.get("render_modes"))  # type: ignore[attr-defined]  # as was just seen
