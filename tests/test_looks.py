@@ -10,10 +10,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import reenact
 from reenact import cli
 from reenact.errors import SelectionError, VideoError
+from reenact.look import of as look_of
 from test_render import comment_of, decode, files, fps_of, tamper
 
 LENGTHS = (12, 7, 9, 5, 10)
@@ -512,6 +515,32 @@ def test_no_look_takes_another_one_s_place(tmp_path: Path) -> None:
     assert Path(str(one(run, speed=4, label=True).path)).name == "run-episode-0-speed4-label.mp4"
     assert Path(str(made[12].path)).name == "run-reel-0.mp4"
     assert Path(str(made[14].path)).name == "run-grid-1x2-0.mp4"
+
+
+LOOKS = st.fixed_dictionaries(
+    {},
+    optional={
+        "fps": st.sampled_from([1, 2, 12.5, 125]),
+        "speed": st.sampled_from([1, 2, 0.25, 1 / 3, 25]),
+        "steps": st.tuples(st.none() | st.integers(-30, 30), st.none() | st.integers(-30, 30)),
+        "size": st.sampled_from([(640, 480), (480, 640)]),
+        "render_kwargs": st.dictionaries(st.sampled_from("ab"), st.integers(0, 2), max_size=2),
+        "label": st.booleans(),
+        "rewards": st.booleans(),
+        "hold": st.sampled_from([0, 1, 0.1, 25]),
+        "draft": st.booleans(),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOOKS, LOOKS)
+def test_two_looks_have_one_name_only_if_they_are_one(one_of_them: dict[str, Any], other: dict[str, Any]) -> None:
+    """Names are equal where all that is shown is, and nowhere else; they are plain names of files."""
+    first, second = look_of(**one_of_them), look_of(**other)
+    assert (first.suffix == second.suffix) == (first == second)
+    assert Path(f"run{first.suffix}.mp4").name == f"run{first.suffix}.mp4"
+    assert (first.suffix == "") == (first == look_of())
 
 
 @pytest.mark.parametrize(
