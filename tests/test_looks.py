@@ -326,9 +326,10 @@ def test_arguments_are_put_over_the_recorded_ones(tmp_path: Path) -> None:
 
 
 def test_an_argument_that_changes_the_episode_is_found_out(tmp_path: Path) -> None:
-    """The verdict says that it is another episode, and the video is marked."""
+    """The verdict says that it is another episode, and the video is marked; the line names the likeliest cause."""
     result = one(record(tmp_path / "run"), render_kwargs={"gain": 3.0})
     assert result.verdict == "diverged"
+    assert "render_kwargs" in str(result.cause)
     assert Path(str(result.path)).name.endswith("-diverged.mp4")
 
 
