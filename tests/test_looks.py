@@ -684,3 +684,36 @@ def play_text(env: gym.Env[Any, Any], run: Path, steps: int) -> int:
             break
     recorder.close()
     return frames
+
+
+# ---- in several processes, and in other formats
+
+
+def test_workers_draw_the_same(tmp_path: Path) -> None:
+    """Two processes give the same grids, and the same frames with another argument, as one does."""
+    run = record(tmp_path / "run")
+    look: dict[str, Any] = {"grid": "1x2", "render_kwargs": {"tint": 60}, "lossless": True, "size": "200x120"}
+    here = reenact.replay(run, "all", video_folder=tmp_path / "here", **look)
+    there = reenact.replay(run, "all", video_folder=tmp_path / "there", jobs=2, **look)
+    assert [result.verdict for result in there] == ["exact"] * 3
+    for one_of_them, other in zip(here, there, strict=True):
+        assert np.array_equal(decode(one_of_them.path), decode(other.path))
+
+
+def test_a_fast_gif_has_a_rate_that_a_gif_can_have(tmp_path: Path) -> None:
+    """A GIF shows 50 frames a second at most, so of a faster one it has fewer than an mp4 would have, and the last."""
+    run = record(tmp_path / "run")
+    assert one(run, format="gif", speed=10).frames == 7  # 50 a second
+    with pytest.warns(UserWarning, match="can't have 30 frames a second"):
+        assert one(run, format="gif", speed=6).frames == 7
+    assert one(run, speed=6).frames == 13
+
+
+def test_a_dry_run_names_what_would_be_made(tmp_path: Path) -> None:
+    """Names and refusals are those of the job itself."""
+    run = record(tmp_path / "run")
+    look: dict[str, Any] = {"steps": "8:", "label": True}
+    foreseen = reenact.replay(run, "0,3", dry_run=True, **look)
+    made = reenact.replay(run, "0,3", **look)
+    assert [result.verdict for result in foreseen] == ["planned", "impossible"]
+    assert [(result.path, result.error) for result in foreseen] == [(result.path, result.error) for result in made]

@@ -163,8 +163,9 @@ def replay(  # one keyword an option of the command
             there is to do, and how long it will take.
         observer: is told how the job goes.
         choices: what else selects: `every`, `best`, `worst`, `median`, `percentile`, `last`; `where`, `ended` and
-            `marked` narrow first (see `Picks`). And what the videos show: `fps`, `lossless`, `speed`, `steps`, `size`,
-            `render_kwargs`, `label`, `rewards`, `hold`, `grid`, `reel`, `draft` (see `Look`).
+            `marked` narrow first (see `Picks`). And what the videos show and are: `fps`, `speed`, `steps`, `size`,
+            `render_kwargs`, `label`, `rewards`, `hold`, `grid`, `reel`, `draft`; `format`, `lossless`, `quality`,
+            `preset` (see `Look`).
 
     Returns:
         One result an episode or clip, in order. What went wrong with one of them stands in it.
