@@ -39,22 +39,23 @@ class Block:
         codec: of the env's action space.
         n_info: how many info values are kept.
         durations: whether step durations are kept.
+        width: how many episodes run at a time: the steps' rows lie that far apart.
 
     Attributes:
         tape: what a step appends to.
         durations: seconds, one a step on the tape.
         pending: the episodes that have ended.
-        open: the one that runs.
+        lanes: those that run, or None, one a lane.
         base: the segment's row at which the tape begins.
         codec: of the current segment's columns.
-        lane: of the env among those of a vector env; -1: it is none of these.
+        lane: of a single env among those of a vector env; -1: it is none of these.
     """
 
-    def __init__(self, codec: ActionCodec, *, n_info: int, durations: bool) -> None:
-        self.tape = Tape()
+    def __init__(self, codec: ActionCodec, *, n_info: int, durations: bool, width: int = 1) -> None:
+        self.tape, self.width = Tape(), width
         self.durations: list[float] = []
         self.pending: list[Entry] = []
-        self.open: Entry | None = None
+        self.lanes: list[Entry | None] = [None] * width
         self.base = 0
         self.lane = -1
         self.codec = codec
@@ -71,9 +72,23 @@ class Block:
         self._lossy_said = False
 
     @property
+    def count(self) -> int:
+        """How many rows the tape holds."""
+        return len(self.tape.rewards) * self.width
+
+    @property
     def end(self) -> int:
         """The segment's row at which the tape ends."""
-        return self.base + len(self.tape.rewards)
+        return self.base + self.count
+
+    @property
+    def current(self) -> Entry | None:
+        """The one that runs, of a single env."""
+        return self.lanes[0]
+
+    @current.setter
+    def current(self, entry: Entry | None) -> None:
+        self.lanes[0] = entry
 
     # ---- what comes in
 
@@ -132,8 +147,8 @@ class Block:
         self.base = 0
         self._runs, self._runs_done, self._kind = [], 0, None
         self.tape.stop_fast()
-        if self.open is not None:  # its beginning is lost: it must not look whole in the next segment
-            self.open = Entry(0)
+        # what runs has lost its beginning: it must not look whole in the next segment
+        self.lanes = [None if entry is None else Entry(0, entry.lane) for entry in self.lanes]
 
     def begin_segment(self) -> None:
         """A new segment has nothing in its heap yet."""
@@ -181,8 +196,7 @@ class Block:
         if writer.duration is not None:
             columns.append(np.array(self.durations, np.float32))
         self._write_kinds(writer, heap)
-        some = len(rewards) > 0
-        views = [memoryview(column.view(np.uint8).reshape(-1).data) if some else memoryview(b"") for column in columns]
+        views = [self._lane_by_lane(column) for column in columns]
         widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
         rows, prints, states = bytearray(), bytearray(), bytearray()
         pack = row_packer(writer.row_dtype)
@@ -191,24 +205,34 @@ class Block:
             self._advance(writer, entry, first_row + number, (views, widths), (heap, prints, states))
             rows += self._pack(pack, entry, heap, (writer.home, index))
             index += entry.ended is not Ended.NOTHING
-        open_row = None
-        if self.open is not None:
-            row = first_row + len(self.pending)
-            self._advance(writer, self.open, row, (views, widths), (heap, prints, states))
-            packed = self._pack(pack, self.open, heap, (writer.home, index))
-            open_row = np.frombuffer(packed, writer.row_dtype)[0]
+        open_rows: list[bytes | None] = [None] * self.width
+        following = index  # of those that run, as if all ended here
+        for lane, running in enumerate(self.lanes):
+            if running is not None:
+                row = first_row + len(self.pending) + lane
+                self._advance(writer, running, row, (views, widths), (heap, prints, states))
+                open_rows[lane] = self._pack(pack, running, heap, (writer.home, following))
+                following += running.length > 0
         for column, data in zip(_columns_of(writer), columns, strict=True):
             column.append(data)
         writer.heap.append(np.frombuffer(heap.data, np.uint8))
         writer.fingerprints.append(np.frombuffer(prints, layout.FINGERPRINT_ROW))
         writer.states.append(np.frombuffer(states, layout.STATE_ROW))
         writer.flush()
-        writer.commit_rows(np.frombuffer(rows, writer.row_dtype), open_row, closed=closing)
+        writer.commit_rows(np.frombuffer(rows, writer.row_dtype), open_rows, closed=closing)
         writer.indexed = index
         views.clear()
         self.base = self.end
         self.clear()
         self._trim_runs()
+
+    def _lane_by_lane(self, column: np.ndarray) -> memoryview:
+        """Returns the bytes of a column's rows, each lane's together: what checksums are taken of."""
+        if not len(column):
+            return memoryview(b"")
+        if self.width > 1:
+            column = column.reshape(-1, self.width, *column.shape[1:]).swapaxes(0, 1)
+        return memoryview(np.ascontiguousarray(column).view(np.uint8).reshape(-1).data)
 
     def _encode(self, index: int, entries: Sequence[Any]) -> np.ndarray | list[bytes]:
         leaf = self.codec.leaves[index]
@@ -271,42 +295,48 @@ class Block:
         heap, prints, states = side
         if not entry.crcs:
             entry.crcs = [0] * (len(views) + 1)
-            entry.first_fingerprint = writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
-            entry.first_state = writer.states.rows + len(states) // layout.STATE_ROW.itemsize
         if entry.kind < 0 and entry.n_actions:
             kind = bisect.bisect_right(self._run_starts, entry.first_step) - 1
             entry.kind = self._first_run_row + max(0, kind)
-        first, end = (
-            entry.first_step + entry.steps_done - self.base,
-            entry.first_step + entry.n_actions - self.base,
-        )
+        at = entry.first_step + entry.steps_done * self.width - self.base
+        first = at // self.width + max(0, entry.lane) * len(self.tape.rewards)
+        end = first + entry.n_actions - entry.steps_done
         for index, (view, width) in enumerate(zip(views, widths, strict=True)):
             entry.crcs[index] = crc32(view[first * width : end * width], entry.crcs[index])
         entry.steps_done = entry.n_actions
-        fresh = entry.fingerprints[entry.fingerprints_done :].tobytes()
-        entry.crcs[-1] = crc32(fresh, entry.crcs[-1])
-        prints += fresh
-        entry.fingerprints_done = len(entry.fingerprints)
+        self._write_fingerprints(writer, entry, prints)
+        if not entry.states_done:
+            entry.first_state = writer.states.rows + len(states) // layout.STATE_ROW.itemsize
         for step, kind_of_state, data in entry.states[entry.states_done :]:
             states += sealed(_PACK_STATE(row, step, kind_of_state, *heap.add(data), 0))
         entry.states_done = len(entry.states)
         if entry.details and (entry.details_ref is None or entry.ended is Ended.ERRORED):
             entry.details_ref = heap.add(json.dumps(entry.details, separators=(",", ":")).encode())
 
+    def _write_fingerprints(self, writer: SegmentWriter, entry: Entry, prints: bytearray) -> None:
+        """Adds an episode's new checksums to those that it has in the segment: they lie together."""
+        fresh = entry.fingerprints[entry.fingerprints_done :]
+        if not entry.fingerprints_done:
+            entry.first_fingerprint = writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
+        entry.crcs[-1] = crc32(fresh, entry.crcs[-1])
+        prints += fresh.tobytes()
+        entry.fingerprints_done = len(entry.fingerprints)
+        entry.fingerprints_kept = len(entry.fingerprints) // 2
+
     def _pack(self, pack: Any, entry: Entry, heap: Heap, place: tuple[int, int]) -> bytes:
         label = heap.add(entry.label.encode()) if entry.label else (0, 0, 0)
         info = entry.info or (math.nan,) * self._n_info
         packed: bytes = pack(
             entry.first_step, entry.length, entry.n_actions, entry.seed, entry.ended, entry.total,
-            entry.elapsed, entry.end_time, self.lane, *label, *(entry.details_ref or (0, 0, 0)),
-            entry.first_fingerprint, len(entry.fingerprints) // 2, max(0, entry.kind),
+            entry.elapsed, entry.end_time, max(self.lane, entry.lane), *label, *(entry.details_ref or (0, 0, 0)),
+            entry.first_fingerprint, entry.fingerprints_kept, max(0, entry.kind),
             entry.first_state, len(entry.states), *place, *info, *entry.crcs, 0,
         )  # fmt: skip  # one line a group of fields, in the table's order
         return sealed(packed)
 
     def _trim_runs(self) -> None:
         """Forgets the kinds that nothing uncommitted is in."""
-        first = self.open.first_step if self.open is not None else self.base
+        first = min((entry.first_step for entry in self.lanes if entry is not None), default=self.base)
         keep = 0
         while keep + 1 < len(self._runs) and self._runs[keep + 1][0] <= first:
             keep += 1
@@ -322,8 +352,8 @@ class Block:
 
     def move(self, old: SegmentWriter, new: SegmentWriter, codec: ActionCodec) -> None:
         """Goes on in a segment of wider columns, taking along what the old one has of uncommitted episodes."""
-        moved = [*self.pending, *([self.open] if self.open else [])]
-        first = min((entry.first_step for entry in moved), default=self.base)
+        moved = [*self.pending, *(entry for entry in self.lanes if entry is not None)]
+        first = min((entry.first_step for entry in moved), default=self.base) // self.width * self.width
         heap = Heap(0)
         for index, (source, target) in enumerate(zip(_columns_of(old), _columns_of(new), strict=True)):
             rows = source.read(first, self.base)
@@ -338,10 +368,9 @@ class Block:
         for entry in moved:
             entry.move_back(first)
             if entry.first_step < self.base:  # its rows are in the new segment already: their CRCs, now
-                crcs = [crc32(column.read(entry.first_step, self.base).tobytes()) for column in _columns_of(new)]
-                entry.crcs = [*crcs, 0]
-                entry.first_fingerprint = entry.first_state = 0
-                entry.steps_done = self.base - entry.first_step
+                its = [column.read(entry.first_step, self.base)[:: self.width] for column in _columns_of(new)]
+                entry.crcs = [*(crc32(column.tobytes()) for column in its), 0]
+                entry.steps_done = len(its[0])
 
 
 def _columns_of(writer: SegmentWriter) -> list[Column]:

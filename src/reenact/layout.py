@@ -10,9 +10,13 @@ A segment is one HDF5 file. All integers are little-endian. Row ranges are half-
     /states               RNG states and snapshots that an episode can be started from
     /heap                 uint8: the JSON and state bytes that heap references point into
     /episodes             one row a reset: the episode that followed it
-    /open                 the episode still running, in two alternating slots
+    /open                 the episode still running, of a batch those, in two alternating slots
     /status               who writes, and until when, in two alternating slots
     /kept                 uint8, one a row of /episodes: a Kept; only where not all episodes' steps are there
+
+In the segment of a vector env `batch_width` rows of steps lie together: those of one vector step, lane after lane. An
+episode's rows are `first_step`, `first_step + batch_width`, …; a row that belongs to no episode is of a lane that
+rested: an autoreset's (`autoreset` is "next_step"), whose reward is NaN, or one stepped after its end.
 
 A packed file is one HDF5 file, too: a group a segment, with a segment's attributes and datasets. What was left out
 of it, or was damaged before, is a hole: the rows of the other datasets keep their places, and holes read as zeros.
@@ -101,7 +105,7 @@ KIND_ROW = np.dtype([("step", "<u8"), ("kind", REF), ("crc", "<u4")])
 
 STATE_ROW = np.dtype(
     [
-        ("episode", "<u8"),  # row in `episodes`
+        ("episode", "<u8"),  # row in `episodes`; of a vector env's any: each row there says which are its states
         ("step", "<u4"),  # the env steps done in that episode when it was taken; 0: before its reset
         ("kind", "<u1"),  # StateKind
         ("data", REF),
@@ -176,6 +180,8 @@ def episode_row(n_columns: int, info_keywords: tuple[str, ...], *, indexed: bool
     return np.dtype(fields)
 
 
-def open_row(row: np.dtype[Any]) -> np.dtype[Any]:
-    """Returns the dtype of a slot in `open`: `used` is 0 while no episode runs."""
-    return np.dtype([("sequence", "<u8"), ("used", "<u1"), ("row", row), ("crc", "<u4")])
+def open_row(row: np.dtype[Any], width: int = 1) -> np.dtype[Any]:
+    """Returns the dtype of a slot in `open`: `used` is 0 while no episode runs; of a batch, there is one a lane."""
+    if width == 1:
+        return np.dtype([("sequence", "<u8"), ("used", "<u1"), ("row", row), ("crc", "<u4")])
+    return np.dtype([("sequence", "<u8"), ("used", "<u1", (width,)), ("row", row, (width,)), ("crc", "<u4")])

@@ -10,22 +10,77 @@ import math
 import os
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from reenact import layout
+from reenact.block import Block
 from reenact.layout import Ended, StateKind
 from reenact.pending import Entry, as_float
-from reenact.segments import SegmentLog
+from reenact.segments import Options, SegmentLog
+from reenact.tally import Tally
 
-TICK_SHARE = 0.02
-"""The share of `flush_seconds` that may pass between two looks at the clock."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+
+    from reenact.codec import ActionCodec
+    from reenact.process import Launch
 
 
 class EpisodeLog(SegmentLog):
-    """A recorder's episodes, as they go by."""
+    """A recorder's episodes, as they go by.
 
-    _last_tick = (0, 0.0)  # step, time
-    _interval = 1
+    Args:
+        run: as `SegmentLog` takes it.
+        launch: as above.
+        header: as above.
+        codec: of the env's action space.
+        running_fingerprints: whether fingerprints are running checksums over all observations.
+        info_keywords: as `SegmentLog` takes it.
+        durations: as above.
+        options: what else that takes.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        launch: Launch,
+        header: Callable[[], dict[str, str | int]],
+        codec: ActionCodec,
+        *,
+        running_fingerprints: bool,
+        info_keywords: tuple[str, ...],
+        durations: bool,
+        **options: Unpack[Options],
+    ) -> None:
+        block = Block(codec, n_info=len(info_keywords), durations=durations)
+        super().__init__(run, launch, header, block, info_keywords=info_keywords, durations=durations, **options)
+        self.tally = Tally(self.tape, checks=running_fingerprints)
+
+    def _bring_up(self, rewards: np.ndarray | None = None) -> None:
+        if self.tally.running:
+            self.tally.settle(rewards)
+
+    def _note_running(self) -> None:
+        entry, tally = self.block.current, self.tally
+        if entry is not None:
+            tally.note_checksum(entry)
+            entry.length, entry.total, entry.elapsed = tally.length, as_float(tally.total), tally.elapsed()
+            entry.n_actions = self.block.end - entry.first_step
+
+    def _emptied(self) -> None:
+        self.tally.rewind()
+
+    def _forget(self) -> None:
+        self.block.current = None
+        self.tally.stop()
+
+    @property
+    def _between(self) -> bool:
+        done = len(self.tape.actions) == len(self.tape.rewards)
+        return done and (self.tally.running or self.block.current is None)
 
     def begin(
         self,
@@ -44,7 +99,7 @@ class EpisodeLog(SegmentLog):
         self.interrupt()
         if self._writer is None and not self._closed and time.monotonic() >= self._suspended_until:
             self._start_segment()
-        self.block.open = entry = Entry(self.block.end, details=details)
+        self.block.current = entry = Entry(self.block.end, details=details)
         if seed is not None:
             if layout.NO_SEED < seed < 2**63:
                 entry.seed = int(seed)
@@ -66,7 +121,7 @@ class EpisodeLog(SegmentLog):
             entry.states += [(0, *state) for state in states]
 
     def _latest(self) -> Entry | None:
-        return self.block.open or (self.block.pending[-1] if self.block.pending else None)
+        return self.block.current or (self.block.pending[-1] if self.block.pending else None)
 
     def mark(self, label: str) -> bool:
         """Labels the running episode, or the one that has just ended; returns whether there is one."""
@@ -78,8 +133,8 @@ class EpisodeLog(SegmentLog):
 
     def started(self, observation: object) -> None:
         """The reset returned."""
-        assert self.block.open is not None  # noqa: S101  # for mypy: begin() made it
-        self.block.open.fingerprints.extend((0, self.tally.start(observation)))
+        assert self.block.current is not None  # noqa: S101  # for mypy: begin() made it
+        self.block.current.fingerprints.extend((0, self.tally.start(observation)))
         now = time.perf_counter()
         if len(self.tape.rewards) >= layout.BLOCK_STEPS or now >= self._deadline:
             self.commit()
@@ -92,20 +147,16 @@ class EpisodeLog(SegmentLog):
         if not self.tally.running:
             self._trailing()
             return
-        step, now = self.tally.length, time.perf_counter()
+        step, last_time = self.tally.length, self._last_tick[1]
         self._thread = threading.get_ident()
-        last_step, last_time = self._last_tick
+        now = self._look(step)
         if self._durations:
             self.block.durations.append(now - last_time)
-        assert self.block.open is not None  # noqa: S101  # for mypy: begin() made it
+        assert self.block.current is not None  # noqa: S101  # for mypy: begin() made it
         if self._every and step % self._every == 0:
-            self.tally.keep(self.block.open, step, observation)
+            self.tally.keep(self.block.current, step, observation)
         else:
             self.tally.fold()  # what waits must not fill the memory
-        # an env that turns slow is looked at more often, or `flush_seconds` could pass many times over
-        look_every = self._flush_seconds * TICK_SHARE
-        self._interval = int(look_every * (step - last_step) / (now - last_time + 1e-9)) or 1
-        self._last_tick = step, now
         if len(self.tape.rewards) >= layout.BLOCK_STEPS or now >= self._deadline:
             self.commit()
         self._next_tick(step)
@@ -128,19 +179,19 @@ class EpisodeLog(SegmentLog):
 
     def end(self, ended: Ended, elapsed: float, info: tuple[float, ...], observation: object) -> None:
         """The env ended its episode."""
-        assert self.block.open is not None  # noqa: S101  # for mypy: begin() made it
+        assert self.block.current is not None  # noqa: S101  # for mypy: begin() made it
         if self._durations:
             now = time.perf_counter()
             self.block.durations.append(now - self._last_tick[1])
             self._last_tick = (0, now)
         self.tally.settle()
-        self.tally.keep(self.block.open, self.tally.length, observation)
-        self.block.open.info = info
+        self.tally.keep(self.block.current, self.tally.length, observation)
+        self.block.current.info = info
         self._finish(ended, elapsed)
 
     def interrupt(self) -> None:
         """A reset or a close comes before the episode's end."""
-        entry, length = self.block.open, self.tally.length
+        entry, length = self.block.current, self.tally.length
         if entry is not None:
             if self.tally.running:
                 self.tally.settle()
@@ -151,7 +202,7 @@ class EpisodeLog(SegmentLog):
 
     def raised(self, error: BaseException, where: str) -> None:
         """The env raised, in a step (whose action was taken) or in a reset."""
-        entry = self.block.open
+        entry = self.block.current
         if self.tally.running:
             self.tally.settle()
             if entry is not None:
@@ -174,11 +225,11 @@ class EpisodeLog(SegmentLog):
         self._finish(Ended.ERRORED, self.tally.elapsed())
 
     def _finish(self, ended: Ended, elapsed: float) -> None:
-        entry = self.block.open
+        entry = self.block.current
         assert entry is not None  # noqa: S101  # for mypy: the callers looked
         if ended is not Ended.NOTHING:
             self.tally.note_checksum(entry)
-        self.block.open = None
+        self.block.current = None
         self.tally.stop()
         self.tape.due = len(self.tape.rewards) + 1
         self._last_end_time = entry.end_time = self._now_ns()

@@ -24,6 +24,7 @@ class Entry:
     """An episode on its way into the table; `first_step` and the like are rows of the current segment."""
 
     first_step: int
+    lane: int = -1
     seed: int = layout.NO_SEED
     details: dict[str, Any] = field(default_factory=dict)
     states: list[tuple[int, StateKind, bytes]] = field(default_factory=list)
@@ -36,12 +37,18 @@ class Entry:
     end_time: int = 0
     info: tuple[float, ...] = ()
     label: str = ""
+    # of a batch: the running checksum (None: it can't be relied on), over the observations of so many steps, and the
+    # last observation where the vector env gave that aside
+    checksum: int | None = None
+    folded: int = 0
+    final: bytes | None = None
     # what commits have done with it so far
     crcs: list[int] = field(default_factory=list)
     steps_done: int = 0
     kind: int = -1
     first_fingerprint: int = -1
     fingerprints_done: int = 0
+    fingerprints_kept: int = 0
     first_state: int = -1
     states_done: int = 0
     details_ref: tuple[int, int, int] | None = None

@@ -10,30 +10,40 @@ import threading
 import time
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from reenact import folder, layout
-from reenact.block import Block
 from reenact.codec import ActionCodec, DoesNotFit, Leaf
 from reenact.errors import RunError
 from reenact.layout import Ended
-from reenact.pending import as_float
 from reenact.process import close_at_exit, this_process
-from reenact.tally import Tally
 from reenact.writer import SegmentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from reenact.block import Block
     from reenact.process import Launch
 
 RETRY_S = 5.0
 """After an error of the disk, a new segment is tried at a reset, so many seconds later at the earliest."""
+TICK_SHARE = 0.02
+"""The share of `flush_seconds` that may pass between two looks at the clock."""
 _MAX_WIDENINGS = 8
 """In one commit: values that no one dtype holds (2**60 beside 0.5) would widen a column without end."""
+
+
+class Options(TypedDict):
+    """What a user may ask of any log; as `SegmentLog` explains it."""
+
+    fingerprint_every: int
+    flush_seconds: float
+    durable: bool
+    resume: bool
+    used_before: bool
 
 
 class SegmentLog:
@@ -43,10 +53,9 @@ class SegmentLog:
         run: the run's folder.
         launch: that records; in a notebook of the cell that made the recorder, whichever resets it.
         header: makes the segments' attributes, when the first one is made.
-        codec: of the env's action space.
+        block: takes what is recorded.
         info_keywords: names of the info values kept.
         fingerprint_every: env steps between fingerprints; 0: only the first and the last.
-        running_fingerprints: whether they are running checksums over all observations.
         durations: whether step durations are kept.
         flush_seconds: a commit is due after so many.
         durable: whether a commit waits for the disk.
@@ -59,11 +68,10 @@ class SegmentLog:
         run: Path,
         launch: Launch,
         header: Callable[[], dict[str, str | int]],
-        codec: ActionCodec,
+        block: Block,
         *,
         info_keywords: tuple[str, ...],
         fingerprint_every: int,
-        running_fingerprints: bool,
         durations: bool,
         flush_seconds: float,
         durable: bool,
@@ -74,9 +82,7 @@ class SegmentLog:
         self._info_keywords, self._every, self._durations = info_keywords, fingerprint_every, durations
         self._flush_seconds, self._durable = flush_seconds, durable
         self._resume, self._used_before = resume, used_before
-        self.block = Block(codec, n_info=len(info_keywords), durations=durations)
-        self.tape = self.block.tape
-        self.tally = Tally(self.tape, checks=running_fingerprints)
+        self.block, self.tape = block, block.tape
         self._writer: SegmentWriter | None = None
         self._outgrown: list[SegmentWriter] = []  # whose episodes the next commit takes over
         self._predecessor, self._gap = -1, False
@@ -90,6 +96,49 @@ class SegmentLog:
         self._suspended_until = 0.0
         self._suspension_said = False
         self._lost_from = 0  # the first step that no segment has, since the last one was given up
+        self._last_tick = (0, 0.0)  # step, time
+        self._interval = 1
+
+    # ---- what runs: said by those who know it
+
+    def _bring_up(self, rewards: np.ndarray | None = None) -> None:
+        """Brings what is known of the running episodes up to the last step; all rewards are given if they are at hand.
+
+        Afterwards the tape may be emptied.
+        """
+        raise NotImplementedError
+
+    def _note_running(self) -> None:
+        """Puts into the entries of the running episodes what a kill would leave of them."""
+        raise NotImplementedError
+
+    def _emptied(self) -> None:
+        """The tape, which `_bring_up` had been called for, is empty."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """What runs is not recorded any more."""
+        raise NotImplementedError
+
+    @property
+    def _between(self) -> bool:
+        """Whether no step or reset is being done."""
+        raise NotImplementedError
+
+    def _look(self, step: int) -> float:
+        """Looks at the clock, and settles how many steps later that is done again; returns the time.
+
+        An env that turns slow is looked at more often, or `flush_seconds` could pass many times over.
+
+        Args:
+            step: that has just been done, counted from whenever `_last_tick` does.
+        """
+        now = time.perf_counter()
+        last_step, last_time = self._last_tick
+        look_every = self._flush_seconds * TICK_SHARE
+        self._interval = int(look_every * (step - last_step) / (now - last_time + 1e-9)) or 1
+        self._last_tick = step, now
+        return now
 
     # ---- segments
 
@@ -149,6 +198,7 @@ class SegmentLog:
             durations=self._durations,
             durable=self._durable,
             process=this_process(),
+            width=self.block.width,
         )
         self._run_id = run_id
         self._predecessor, self._gap = self._writer.number, False
@@ -214,15 +264,14 @@ class SegmentLog:
         Only in the thread that stepped it last: another one may be in the middle of a step. So may this one, of an
         env that holds the caller's: then an action is there without its reward, or a reset has not returned.
         """
-        between = len(self.tape.actions) == len(self.tape.rewards) and (self.tally.running or self.block.open is None)
-        if between and self._thread == threading.get_ident() and time.perf_counter() >= self._deadline:
+        if self._between and self._thread == threading.get_ident() and time.perf_counter() >= self._deadline:
             self._commit_alone()
 
     def _retire(self) -> None:
         """Closes the segments whose episodes the one that was just committed to has taken over."""
         while self._outgrown:
             writer = self._outgrown.pop()
-            writer.commit_rows(np.zeros(0, writer.row_dtype), None, closed=True)
+            writer.commit_rows(np.zeros(0, writer.row_dtype), [None] * self.block.width, closed=True)
             writer.close()
 
     def _suspend(self, error: BaseException) -> None:
@@ -256,39 +305,35 @@ class SegmentLog:
     @property
     def steps(self) -> int:
         """Steps logged so far, over all segments, dropped ones too."""
-        return self._steps_before + len(self.tape.rewards)
+        return self._steps_before + self.block.count
 
     def _drop(self) -> None:
         """Lets go of what can't be written, so that a training without a disk doesn't fill the memory."""
-        if self.tally.running:
-            self.tally.settle()
-        self._steps_before += len(self.tape.rewards)
+        self._bring_up()
+        self._steps_before += self.block.count
         self.block.start_anew()
-        self.tally.rewind()
+        self._emptied()
 
     def _leave_parent(self) -> None:
         """In a forked child: what was recorded is the parent's; this process starts a segment of its own."""
         self._pid = os.getpid()
         self._writer, self._outgrown = None, []
         self._used_before, self._predecessor, self._gap = True, -1, False
-        self.block.open = None
-        self.tally.stop()
+        self._forget()
         self._drop()
         self._closed = False
 
     def _commit(self, writer: SegmentWriter, *, closing: bool) -> None:
-        block, tally, count = self.block, self.tally, len(self.tape.rewards)
+        block, count = self.block, self.block.count
         actions, rewards = block.encode(), block.rewards()
-        if tally.running:
-            tally.settle(rewards)
-        entry = block.open
-        if entry is not None:
-            tally.note_checksum(entry)  # a killed episode ends here
-            entry.length, entry.total, entry.elapsed = tally.length, as_float(tally.total), tally.elapsed()
-            entry.n_actions = block.end - entry.first_step
-            entry.ended, entry.end_time = Ended.INTERRUPTED, self._now_ns()
+        self._bring_up(rewards)
+        self._note_running()
+        now = self._now_ns()
+        for entry in block.lanes:
+            if entry is not None:
+                entry.ended, entry.end_time = Ended.INTERRUPTED, now
         block.write(writer, actions, rewards, closing=closing)
-        tally.rewind()
+        self._emptied()
         self._steps_before += count
         self._deadline = time.perf_counter() + self._flush_seconds
 

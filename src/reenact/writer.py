@@ -109,6 +109,7 @@ class SegmentWriter:
         durations: whether step durations are kept.
         durable: whether a commit waits until the disk has it (fsync), so that it survives a loss of power.
         process: the writer.
+        width: how many episodes run at a time: of a vector env, its lanes.
 
     Raises:
         OSError: the folder or the file can't be made.
@@ -124,10 +125,12 @@ class SegmentWriter:
         durations: bool,
         durable: bool,
         process: Process,
+        width: int = 1,
     ) -> None:
         run.mkdir(parents=True, exist_ok=True)
         _sweep(run)
         self._process, self._sequence, self._dead, self._durable = process, 0, False, durable
+        self._width = width
         self.indexed = 0  # episodes committed, resets without a step aside
         written = _last_written_ns(run)
         self.number, claim = _claim(run)
@@ -187,7 +190,7 @@ class SegmentWriter:
         self.heap = Column(file, layout.HEAP, np.dtype("u1"), (), layout.HEAP_CHUNK)
         self.row_dtype = layout.episode_row(len(leaves) + 1 + durations, info_keywords)
         self.episodes = Column(file, layout.EPISODES, self.row_dtype, (), layout.EPISODE_CHUNK)
-        self._open = Slots(file, layout.OPEN, layout.open_row(self.row_dtype))
+        self._open = Slots(file, layout.OPEN, layout.open_row(self.row_dtype, self._width))
         self._status = Slots(file, layout.STATUS, layout.STATUS_ROW)
 
     def flush(self) -> None:
@@ -205,10 +208,15 @@ class SegmentWriter:
         if self._durable and self._descriptor is not None:
             os.fsync(self._descriptor)
 
-    def commit_rows(self, rows: Array, open_row: np.void | None, *, closed: bool = False) -> None:
-        """Appends episode rows, replaces the open episode's, marks the time, and flushes.
+    def commit_rows(self, rows: Array, open_rows: Sequence[bytes | None], *, closed: bool = False) -> None:
+        """Appends episode rows, replaces those of the open ones, marks the time, and flushes.
 
         What they refer to has been appended and flushed before.
+
+        Args:
+            rows: of the episodes that have ended.
+            open_rows: one a lane: the row of the episode that runs there, or None.
+            closed: whether the segment ends here.
         """
         self.episodes.append(rows)
         # A flush writes in any order: on one with the rows, the time that vouches for them could be seen before they
@@ -217,8 +225,11 @@ class SegmentWriter:
         self._sequence += 1
         self.committed_ns = max(self.committed_ns, time.time_ns())
         slot = np.zeros((), self._open.dtype)[()]
-        if open_row is not None:
-            slot["used"], slot["row"] = 1, open_row
+        if any(open_rows):
+            absent = bytes(self.row_dtype.itemsize)
+            used = np.array([row is not None for row in open_rows], np.uint8)
+            running = np.frombuffer(b"".join(row or absent for row in open_rows), self.row_dtype)
+            slot["used"], slot["row"] = (used, running) if self._width > 1 else (used[0], running[0])
         self._open.write(slot, self._sequence)
         self._write_status(closed=closed)
         self._file.flush()
