@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reenact.render import replay, verify
     from reenact.repairing import RepairResult, SegmentReport, repair
     from reenact.run import Run, open_run
+    from reenact.vector import VectorRecorder
 
 _HOMES = {
     "Check": "checking",
@@ -58,6 +59,7 @@ _HOMES = {
     "VideoError": "errors",
     "VideoExistsError": "errors",
     "Recorder": "recorder",
+    "VectorRecorder": "vector",
     "PackResult": "packing",
     "pack": "packing",
     "recording": "placing",
@@ -74,6 +76,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022  # what a user meets first comes first
     "Recorder",
+    "VectorRecorder",
     "recording",
     "open_run",
     "replay",

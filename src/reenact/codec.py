@@ -233,6 +233,20 @@ class ActionCodec:
             given = np.array(entries, dtype)
         else:
             given = np.frombuffer(b"".join(entries), dtype).reshape(len(entries), *leaf.shape)
+        return self.fit(index, given)
+
+    def fit(self, index: int, given: np.ndarray) -> np.ndarray:
+        """Returns rows in their column's dtype.
+
+        Args:
+            index: the column's.
+            given: shape (rows, *leaf.shape).
+
+        Raises:
+            DoesNotFit: as `encode`.
+            OverflowError: as `encode`.
+        """
+        leaf = self.leaves[index]
         if given.dtype == leaf.dtype:
             return given
         if _fits(leaf.dtype, given):

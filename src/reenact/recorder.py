@@ -138,7 +138,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         self._log = EpisodeLog(
             self.run,
             launch,
-            partial(_header, taken, env.action_space, env_id, role, running=running),
+            partial(header_of, taken, env.action_space, env_id, role, running=running),
             ActionCodec(env.action_space),
             info_keywords=self._info_keywords,
             fingerprint_every=fingerprint_every,
@@ -197,7 +197,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             log.block.lane, self._place = self._place.lane(), None
         details: dict[str, Any] = {}
         if options is not None:
-            details |= self._options(options)
+            details |= logged_options(options, self._notices.say)
         if seed is None and self._reseed is True:
             seed = self._next_seed()
         elif seed is not None:
@@ -345,17 +345,6 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
         """The env steps since the last reset."""
         return self._log.tally.length
 
-    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Returns what the log keeps of reset options, as tagged JSON: a copy, out of the caller's reach."""
-        try:
-            text = jsontags.dumps(options)
-            return {"options": json.loads(text), "seal": signing.sign(text)}
-        except (TypeError, ValueError, RecursionError) as error:
-            self._notices.say(
-                f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed"
-            )
-            return {"unloggable": str(error)}
-
     def _next_seed(self) -> int:
         """Child k of the sequence that the caller's last seed began, as a 31-bit seed."""
         if self._seeds is None:
@@ -393,7 +382,17 @@ def _itself(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     return env
 
 
-def _header(
+def logged_options(options: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """Returns what the log keeps of reset options, as tagged JSON: a copy, out of the caller's reach."""
+    try:
+        text = jsontags.dumps(options)
+        return {"options": json.loads(text), "seal": signing.sign(text)}
+    except (TypeError, ValueError, RecursionError) as error:
+        say(f"reset options that JSON can't carry are not logged ({error}): their episodes can't be replayed")
+        return {"unloggable": str(error)}
+
+
+def header_of(
     recipe_: dict[str, Any], action_space: gym.Space[Any], env_id: str, role: str, *, running: bool
 ) -> dict[str, str | int]:
     """Returns the attributes of a recorder's segments.

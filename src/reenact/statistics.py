@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
+
+import numpy as np
 
 
 class EpisodeStatistics:
@@ -30,3 +32,34 @@ class EpisodeStatistics:
         self.length_queue.append(length)
         self.time_queue.append(elapsed)
         self.episode_count += 1
+
+
+class BatchStatistics(EpisodeStatistics):
+    """Those of a vector env, as `gymnasium.wrappers.vector.RecordEpisodeStatistics` holds them.
+
+    Args:
+        width: the number of lanes.
+        buffer_length: how many finished episodes the queues hold.
+
+    Attributes:
+        returns: each lane's sum of rewards so far, float64, shape (width,).
+        lengths: its env steps so far, int, shape (width,).
+        start_times: when its episode began, in seconds of `time.perf_counter`, float64, shape (width,).
+        dones: whether its episode ended with the last step, bool, shape (width,).
+    """
+
+    def __init__(self, width: int, buffer_length: int) -> None:
+        super().__init__(buffer_length)
+        self.returns, self.lengths = np.zeros(width), np.zeros(width, int)
+        self.start_times, self.dones = np.zeros(width), np.zeros(width, bool)
+
+    def begin(self, lanes: Any, now: float) -> None:
+        """Episodes begin.
+
+        Args:
+            lanes: an index of these.
+            now: in seconds of `time.perf_counter`.
+        """
+        self.returns[lanes] = 0
+        self.lengths[lanes] = 0
+        self.start_times[lanes] = now

@@ -1,0 +1,150 @@
+"""The block of a vector env: what its lanes did side by side waits to be written, a vector step at a time."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import numpy as np
+
+from reenact import layout
+from reenact.batching import lanes_of
+from reenact.block import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gymnasium import spaces
+
+    from reenact.codec import ActionCodec
+    from reenact.layout import Ended
+    from reenact.pending import Entry
+    from reenact.writer import SegmentWriter
+
+_PRINTS = 64
+"""Checksums of a running episode that a commit writes: all are written once more, together, when it ends."""
+
+
+class Batch(Block):
+    """Vector steps and episodes on their way into the current segment.
+
+    Args:
+        codec: of one lane's actions.
+        space: of the batch's actions.
+        n_info: how many info values are kept.
+        width: the number of lanes.
+
+    Attributes:
+        rests: which of the tape's rows are of no step of an episode: the lane was reset.
+    """
+
+    def __init__(self, codec: ActionCodec, space: spaces.Space[Any], *, n_info: int, width: int) -> None:
+        super().__init__(codec, n_info=n_info, durations=False, width=width)
+        self._space = space
+        self.rests: list[int] = []
+
+    # ---- what comes in
+
+    def take(self, action: object) -> None:
+        """Takes the lanes' actions the long way round: of a new kind, or of a space that needs it.
+
+        An entry of a leaf is the bytes of all lanes where these were given in one kind; else a tuple of theirs.
+        """
+        tape, leaf = self.tape, self.codec.leaves[0]
+        tape.stop_fast()
+        if type(action) is np.ndarray and len(action) == self.width and len(self._leaves) == 1 and not leaf.is_json:
+            taken = self.codec.take(action[0])
+            if taken.dtypes[0] == action.dtype and not taken.kind.startswith('{"value"') and taken.lossy is None:
+                tape.actions.append(action.tobytes())
+                self._goes_on_as(taken.kind, taken.dtypes)
+                tape.fast_dtype, tape.fast_shape = action.dtype, action.shape
+                return
+        try:
+            given = list(lanes_of(self._space, action))
+        except Exception:  # noqa: BLE001  # of no structure that a vector env knows: it will say so itself
+            given = []
+        self._take_each(given if len(given) == self.width else [action] * self.width)
+
+    def _take_each(self, actions: Sequence[object]) -> None:
+        taken = [self.codec.take(action) for action in actions]
+        first = taken[0]
+        alike = all(one.kind == first.kind and one.dtypes == first.dtypes for one in taken)
+        for index, (entries, leaf) in enumerate(zip(self._leaves, self.codec.leaves, strict=True)):
+            ones = tuple(one.entries[index] for one in taken)
+            if not alike or leaf.is_json:
+                entries.append(ones)
+            else:
+                entries.append(np.array(ones, first.dtypes[index]).tobytes() if leaf.is_number else b"".join(ones))
+        if alike:
+            self._goes_on_as(first.kind, first.dtypes)
+        else:
+            self._runs += [(self.end + lane, one.kind, one.dtypes) for lane, one in enumerate(taken)]
+            self._kind = None  # a run never reaches from a tuple into what follows
+        lossy = next((one.lossy for one in taken if one.lossy is not None), None)
+        if lossy is not None and not self._lossy_said:
+            self._lossy_said = True
+            warnings.warn(f"reenact: an action {lossy}; a replay gets that instead", stacklevel=5)
+
+    def clear(self) -> None:
+        """Empties it."""
+        super().clear()
+        self.rests.clear()
+
+    def start_anew(self) -> None:
+        """Lets go of all of it, and of the running episodes: lanes begin again at their next resets."""
+        super().start_anew()
+        self.lanes = [None] * self.width
+
+    # ---- what goes out
+
+    def rewards(self) -> np.ndarray:
+        """Returns the tape's rewards, float64, NaN where a lane was reset."""
+        found = np.frombuffer(b"".join(self.tape.rewards), np.float64).astype("<f8")
+        found[self.rests] = math.nan
+        return found
+
+    def _encode(self, index: int, entries: Sequence[Any]) -> np.ndarray | list[bytes]:
+        leaf, width = self.codec.leaves[index], self.width
+        if leaf.is_json:
+            return [one for step in entries for one in step]
+        pieces, bounds = [], [max(0, first - self.base) for first, _, _ in self._runs]
+        for (_, _, dtypes), begin, end in zip(self._runs, bounds, [*bounds[1:], len(entries) * width], strict=True):
+            if end <= begin:
+                continue
+            dtype, step = dtypes[index], entries[begin // width]
+            assert dtype is not None  # noqa: S101  # for mypy: only JSON leaves have none
+            if type(step) is bytes:
+                given = np.frombuffer(b"".join(entries[begin // width : end // width]), dtype)
+                pieces.append(self.codec.fit(index, given.reshape(end - begin, *leaf.shape)))
+            else:
+                first = begin % width
+                pieces.append(self.codec.encode(index, step[first : first + end - begin], dtype))
+        if len(pieces) == 1:
+            return np.ascontiguousarray(pieces[0])
+        return np.concatenate(pieces) if pieces else np.zeros((0, *leaf.shape), leaf.dtype)
+
+    def _write_fingerprints(self, writer: SegmentWriter, entry: Entry, prints: bytearray) -> None:
+        """Adds an episode's checksums, anew each time: other lanes' would come between."""
+        kept = entry.fingerprints
+        if entry is self.lanes[entry.lane] and len(kept) > 2 * _PRINTS:
+            kept = kept[:2] + kept[-2 * (_PRINTS - 1) :]
+        entry.first_fingerprint = writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
+        entry.fingerprints_kept = len(kept) // 2
+        entry.crcs[-1] = crc32(kept)
+        prints += kept.tobytes()
+
+    def end_of(self, lane: int, ended: Ended) -> Entry | None:
+        """Takes a lane's episode, which ends with the last vector step of the tape, out of those that run."""
+        entry = self.lanes[lane]
+        if entry is not None:
+            self.lanes[lane] = None
+            self.measure(entry)
+            entry.ended = ended
+            self.pending.append(entry)
+        return entry
+
+    def measure(self, entry: Entry) -> None:
+        """Notes how many steps a running episode has."""
+        entry.length = entry.n_actions = (self.end + entry.lane - entry.first_step) // self.width
