@@ -35,6 +35,7 @@ NAMES = [
     "SelectionError",
     "Tally",
     "UntrustedError",
+    "VectorRecorder",
     "VideoError",
     "VideoExistsError",
     "check",

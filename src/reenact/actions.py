@@ -38,7 +38,7 @@ class ActionColumns:
         space = header.action_space
         self._codec = make_codec(file, self.names, space) if space is not None else None
 
-    def restore(self, kind_row: int, first: int, columns: list[Array], space: Any) -> list[Any]:
+    def restore(self, kind_row: int, first: int, columns: list[Array], space: Any, apart: int = 1) -> list[Any]:
         """Puts the actions of the steps from `first` on together.
 
         Args:
@@ -46,6 +46,7 @@ class ActionColumns:
             first: row of the steps.
             columns: theirs.
             space: the env's action space, for a log that couldn't keep it.
+            apart: how far apart the rows of the steps lie.
 
         Raises:
             DamagedError: a kind, or what the heap holds of them, is damaged.
@@ -57,9 +58,12 @@ class ActionColumns:
         ]
         found: list[Any] = []
         try:
-            for start, stop, kind in self.kind_runs(kind_row, first, first + len(columns[0])):
-                part = [leaf[start - first : stop - first] for leaf in leaves]
-                found += codec.restore_all(kind, part, stop - start)
+            end = first + len(columns[0]) * apart
+            for start, stop, kind in self.kind_runs(kind_row, first, end):
+                since, until = -((first - start) // apart), -((first - stop) // apart)
+                if until > since:
+                    part = [leaf[since:until] for leaf in leaves]
+                    found += codec.restore_all(kind, part, until - since)
         except DamagedError:
             raise
         except ValueError as error:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reenact.reader import SegmentReader
+    from reenact.states import State
 
 _ACTS, _STEPS = 512, 16384
 """Of the blocks read: resets, and steps, unless one episode has more."""
@@ -44,96 +45,190 @@ class Act(NamedTuple):
     errored: bool
 
 
-def acts(reader: SegmentReader, first: int, end: int, space: Any = None) -> Iterator[Act]:
-    """Reads resets [first, end) and what was done after each, in order, a block of steps at a time.
+class Acts:
+    """The resets of one env in a segment, and what was done after each.
 
     Args:
         reader: of the segment.
-        first: row of the episodes table.
-        end: as above.
-        space: the env's action space, for a log that couldn't keep it.
-
-    Raises:
-        DamagedError: a CRC fails.
+        lane: of a vector env, which of its lanes; -1: it is a single env's.
     """
-    rows_in_all = reader.count(layout.EPISODES)
-    end = min(end, rows_in_all)
-    while first < end:
-        count = min(end - first, _ACTS)
-        # one row more says where the steps after the last one's end stop
-        rows = reader.read(layout.EPISODES, first, min(count + 1, rows_in_all - first))
-        for at, code in enumerate(reader.kept(first, count) if reader.partial else (), first):
-            reader.check_kept(int(code), f"reset {at} of segment {reader.number}")
+
+    def __init__(self, reader: SegmentReader, lane: int = -1) -> None:
+        self.reader, self.lane, self.apart = reader, lane, reader.header.width
+        self._looked = 0
+        self._rows = np.zeros(0, np.int64)  # of a lane
+
+    @property
+    def count(self) -> int:
+        """How many resets there are, as far as the table has been read."""
+        return self.reader.rows_seen if self.lane < 0 else len(self._lane_rows())
+
+    def rows(self, first: int, end: int) -> Array:
+        """Returns in which rows of the table resets [first, end) are, int64."""
+        return np.arange(first, end) if self.lane < 0 else self._lane_rows()[first:end]
+
+    def position(self, row: int) -> int:
+        """Returns which reset a row of the table is; one that has no row yet comes after all that have."""
+        return row if self.lane < 0 else int(np.searchsorted(self._lane_rows(), row))
+
+    def _lane_rows(self) -> Array:
+        """Finds the lane's rows; a damaged one may be of any lane, and is taken for one of this."""
+        while self._looked < self.reader.rows_seen:
+            count = min(_SLICE, self.reader.rows_seen - self._looked)
+            rows = self.reader.table_rows(self._looked, count)
+            mine = (rows["lane"] == self.lane) | ~self.reader.sound(rows)
+            self._rows = np.concatenate([self._rows, self._looked + np.flatnonzero(mine)])
+            self._looked += count
+        return self._rows
+
+    def acts(self, first: int, end: int, space: Any = None) -> Iterator[Act]:
+        """Reads resets [first, end) and what was done after each, in order, a block of steps at a time.
+
+        Args:
+            first: counted from the first reset of the env in the segment.
+            end: as above.
+            space: the env's action space, for a log that couldn't keep it.
+
+        Raises:
+            DamagedError: a CRC fails.
+        """
+        reader = self.reader
+        rows_in_all = reader.count(layout.EPISODES) if self.lane < 0 else self.count
+        end = min(end, rows_in_all)
+        while first < end:
+            count = min(end - first, _ACTS)
+            # one row more says where the steps after the last one's end stop
+            rows = self.table_rows(first, min(first + count + 1, rows_in_all), count)
+            starts = rows["first_step"].astype(np.int64).tolist()
+            if len(rows) == count:
+                starts.append(steps_end(reader, rows[-1], self.lane))
+            while count > 1 and starts[count] - starts[0] > _STEPS * self.apart:
+                count //= 2
+            yield from self._block(rows[:count], starts[: count + 1], space)
+            first += count
+
+    def table_rows(self, first: int, end: int, count: int) -> Array:
+        """Reads the rows of resets [first, end), and makes sure that the file holds the steps of so many of them.
+
+        Raises:
+            DamagedError: a CRC fails, or one was damaged when the file was made.
+            ReplayError: one was left out.
+        """
+        reader, numbers = self.reader, self.rows(first, end)
+        begin, last = int(numbers[0]), int(numbers[-1])
+        rows: Array = reader.read(layout.EPISODES, begin, last + 1 - begin)[numbers - begin]
+        if reader.partial and count:
+            needed = numbers[:count]
+            codes = reader.kept(begin, int(needed[-1]) + 1 - begin)[needed - begin]
+            for at, code in zip(needed.tolist(), codes.tolist(), strict=True):
+                reader.check_kept(code, f"reset {at} of segment {reader.number}")
         if not reader.sound(rows).all():
-            raise DamagedError(f"{reader.path}: rows {first} to {first + len(rows)} of the episodes are damaged")
-        starts = rows["first_step"].astype(np.int64).tolist()
-        if len(rows) == count:
-            starts.append(steps_end(reader, rows[-1]))
-        while count > 1 and starts[count] - starts[0] > _STEPS:
-            count //= 2
-        yield from _block(reader, rows[:count], starts[: count + 1], space)
-        first += count
+            raise DamagedError(f"{reader.path}: rows {begin} to {last + 1} of the episodes are damaged")
+        return rows
+
+    def last_with(self, name: str, end: int) -> int | None:
+        """Returns the last reset before `end` that has a seed, a snapshot, or any origin; or None.
+
+        Args:
+            name: "seed", "snapshot" or "any".
+            end: counted from the first reset of the env in the segment.
+        """
+        if self.lane < 0 and name == "snapshot":
+            return self._last_snapshot(end)
+        while end > 0:
+            first = max(0, end - _SLICE)
+            numbers = self.rows(first, end)
+            begin = int(numbers[0])
+            rows = self.reader.read(layout.EPISODES, begin, int(numbers[-1]) + 1 - begin)[numbers - begin]
+            found = np.flatnonzero(self._has(rows, name))
+            if len(found):
+                return first + int(found[-1])
+            end = first
+        return None
+
+    def _has(self, rows: Array, name: str) -> Array:
+        """Returns which resets have an origin of that name, bool, shape (len(rows),)."""
+        seeded, stated = rows["seed"] != layout.NO_SEED, rows["n_states"] > 0
+        if name != "snapshot":
+            found: Array = seeded if name == "seed" else seeded | stated
+            return found
+        snapshots = np.zeros(len(rows), np.bool_)
+        for at in np.flatnonzero(stated):
+            held = self.reader.states.of(rows[at])
+            snapshots[at] = any(state is not None and state[1] is StateKind.SNAPSHOT for state in held)
+        return snapshots
+
+    def _last_snapshot(self, end: int) -> int | None:
+        stop = self.reader.count(layout.STATES)
+        while stop > 0:
+            first = max(0, stop - _SLICE)
+            rows = self.reader.read(layout.STATES, first, stop - first)
+            found = rows["episode"][rows["kind"] == StateKind.SNAPSHOT].astype(np.int64)
+            found = found[found < end]
+            if len(found):
+                return int(found[-1])
+            stop = first
+        return None
+
+    def _block(self, rows: Array, starts: list[int], space: Any) -> Iterator[Act]:
+        reader, apart, first = self.reader, self.apart, starts[0]
+        names = [f"steps/{name}" for name in reader.action_columns.names]
+        count = max(0, starts[-1] - first - apart + 1)
+        columns = [np.ascontiguousarray(reader.read(name, first, count)[::apart]) for name in names]
+        data = [
+            memoryview(column.view(np.uint8).reshape(-1).data) if len(column) else memoryview(b"") for column in columns
+        ]
+        widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
+        actions = reader.action_columns.restore(int(rows[0]["kind"]), first, columns, space, apart) if count else []
+        crcs = rows["column_crcs"].tolist()
+        with_details = (rows["details"]["length"] > 0).tolist()
+        states = self._states(rows)
+        fields = [rows[name].tolist() for name in ("n_actions", "seed", "ended")]
+        for at, (n_actions, seed, ended) in enumerate(zip(*fields, strict=True)):
+            start = (starts[at] - first) // apart
+            stop = start + n_actions
+            for view, width, crc in zip(data, widths, crcs[at], strict=False):
+                if crc32(view[start * width : stop * width]) != crc:
+                    end = starts[at] + n_actions * apart
+                    raise DamagedError(f"{reader.path}: the steps {starts[at]} to {end} are damaged")
+            details = reader.details(rows[at]) if with_details[at] else {}
+            trailing = actions[stop : (starts[at + 1] - first) // apart]
+            yield Act(
+                details.get("seed") if seed == layout.NO_SEED else seed,
+                states[at],
+                options_of(details),
+                actions[start:stop],
+                trailing if reader.header.autoreset in ("", "disabled") else [],  # else they reset the lane
+                ended == layout.Ended.ERRORED,
+            )
+
+    def _states(self, rows: Array) -> list[list[State]]:
+        """Reads the states of each row, as far as they are not damaged."""
+        if self.lane >= 0:  # they lie among those of other lanes
+            held = [self.reader.states.of(row) if row["n_states"] else [] for row in rows]
+        else:
+            first, states = self.reader.states.of_all(rows)
+            places = zip(rows["first_state"].tolist(), rows["n_states"].tolist(), strict=True)
+            held = [states[at - first : at - first + count] if count else [] for at, count in places]
+        return [[state for state in its if state is not None] for its in held]
 
 
-def steps_end(reader: SegmentReader, row: np.void) -> int:
-    """Returns where the steps after the last episode's end stop."""
-    end = int(row["first_step"]) + int(row["n_actions"])
-    begun = [first for first in reader.slots.begun() if first >= end]
+def steps_end(reader: SegmentReader, row: np.void, lane: int = -1) -> int:
+    """Returns where the steps after an env's last episode's end stop.
+
+    Args:
+        reader: of the segment.
+        row: the last of the env's.
+        lane: of a vector env, which of its lanes.
+    """
+    end = int(row["first_step"]) + int(row["n_actions"]) * reader.header.width
+    begun = [first for first in reader.slots.begun(lane) if first >= end]
     if begun:
         return min(begun)
-    steps = reader.count(layout.REWARD) if reader.slots.finished() else end
+    steps = reader.count(layout.REWARD) + max(lane, 0) if reader.slots.finished() else end
     if steps > end and reader.slots.torn(layout.OPEN):
         raise DamagedError(f"{reader.path}: what says where its last episode's steps end is damaged")
     return max(end, steps)
-
-
-def last_with(reader: SegmentReader, name: str, end: int) -> int | None:
-    """Returns the last row before `end` of the episodes table whose reset has a seed, or a snapshot; or None."""
-    table = layout.EPISODES if name == "seed" else layout.STATES
-    stop = end if name == "seed" else reader.count(table)
-    while stop > 0:
-        first = max(0, stop - _SLICE)
-        rows = reader.read(table, first, stop - first)
-        if name == "seed":
-            found = first + np.flatnonzero(rows["seed"] != layout.NO_SEED)
-        else:
-            found = rows["episode"][rows["kind"] == StateKind.SNAPSHOT].astype(np.int64)
-            found = found[found < end]
-        if len(found):
-            return int(found[-1])
-        stop = first
-    return None
-
-
-def _block(reader: SegmentReader, rows: Array, starts: list[int], space: Any) -> Iterator[Act]:
-    first = starts[0]
-    names = [f"steps/{name}" for name in reader.action_columns.names]
-    columns = [np.ascontiguousarray(reader.read(name, first, starts[-1] - first)) for name in names]
-    data = [
-        memoryview(column.view(np.uint8).reshape(-1).data) if len(column) else memoryview(b"") for column in columns
-    ]
-    widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
-    actions = reader.action_columns.restore(int(rows[0]["kind"]), first, columns, space) if starts[-1] > first else []
-    crcs = rows["column_crcs"].tolist()
-    with_details = (rows["details"]["length"] > 0).tolist()
-    first_state, states = reader.states.of_all(rows)
-    fields = [rows[name].tolist() for name in ("n_actions", "seed", "first_state", "n_states", "ended")]
-    for at, (n_actions, seed, its_state, n_states, ended) in enumerate(zip(*fields, strict=True)):
-        start = starts[at] - first
-        stop = start + n_actions
-        for view, width, crc in zip(data, widths, crcs[at], strict=False):
-            if crc32(view[start * width : stop * width]) != crc:
-                raise DamagedError(f"{reader.path}: the steps {starts[at]} to {starts[at] + n_actions} are damaged")
-        details = reader.details(rows[at]) if with_details[at] else {}
-        held = states[its_state - first_state : its_state - first_state + n_states] if n_states else []
-        yield Act(
-            details.get("seed") if seed == layout.NO_SEED else seed,
-            [state for state in held if state is not None],
-            options_of(details),
-            actions[start:stop],
-            actions[stop : starts[at + 1] - first],
-            ended == layout.Ended.ERRORED,
-        )
 
 
 def options_of(details: dict[str, Any]) -> ResetOptions | Unloggable | None:

@@ -174,7 +174,8 @@ class _Copying:
 
     def _slots(self) -> None:
         """The copy's writer has closed it, and no episode runs."""
-        self._archive.add_table(self._name(layout.OPEN), np.zeros(2, layout.open_row(self._reader.row_dtype)))
+        open_row = layout.open_row(self._reader.row_dtype, self._reader.header.width)
+        self._archive.add_table(self._name(layout.OPEN), np.zeros(2, open_row))
         self._archive.add_table(self._name(layout.STATUS), self._reader.slots.closed_status())
 
     # ---- what to copy
@@ -184,6 +185,8 @@ class _Copying:
 
     def _steps_end(self) -> int:
         """Returns how many steps there are up to the last row that is copied, and after its end."""
+        if self._reader.header.autoreset:  # what follows one episode is a part of others'
+            return self._reader.count(layout.REWARD)
         if self._rows < length_of(self._table):
             following = self._read_rows(self._rows, self._rows + 1)
             if self._reader.sound(following)[0]:
@@ -208,6 +211,8 @@ class _Copying:
         end = self._steps_end()
         if self._whole:
             return _everything(end)
+        if self._reader.header.autoreset:
+            return self._vector_steps(end)
         starts, stops = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
         last_kept = False  # of the slice before
         for rows, sound, kept in self._kept_rows():
@@ -223,6 +228,29 @@ class _Copying:
         if last_kept:
             stops[-1][-1] = max(stops[-1][-1], np.uint64(end))
         return Ranges.of(np.concatenate(starts), np.concatenate(stops), end)
+
+    def _vector_steps(self, end: int) -> Ranges:
+        """Returns the same of a vector env's segment: whole vector steps, whatever lane is kept."""
+        width, rests = self._reader.header.width, self._reader.header.autoreset == "disabled"
+        starts: list[int] = []
+        stops: list[int] = []
+        last: dict[int, int] = {}  # by lane, which of these its last episode is, if that is kept
+        for rows, sound, kept in self._kept_rows():
+            fields = (rows[name].tolist() for name in ("lane", "first_step", "n_actions"))
+            for lane, first, count, is_sound, is_kept in zip(*fields, sound.tolist(), kept.tolist(), strict=True):
+                if not is_sound:
+                    continue
+                begin = first - lane
+                if lane in last:
+                    at = last.pop(lane)
+                    stops[at] = max(stops[at], begin)
+                if is_kept:
+                    last[lane] = len(starts)
+                    starts.append(begin)
+                    stops.append(begin + count * width)
+        for at in last.values():
+            stops[at] = end if rests else stops[at] + width
+        return Ranges.of(np.array(starts, np.uint64), np.array(stops, np.uint64), end)
 
     def _kinds_end(self) -> int:
         """Returns how many kinds there are before those that a full disk left unwritten, which are zeros."""

@@ -76,13 +76,42 @@ class Unloggable:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchReset:
+    """A reset of some of a vector env's lanes.
+
+    Attributes:
+        lanes: which.
+        seed: what it was given.
+        options: as above, without the mask.
+    """
+
+    lanes: tuple[int, ...]
+    seed: int | None
+    options: ResetOptions | Unloggable | None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a vector env that is re-executed as a whole does next.
+
+    Attributes:
+        action: of the whole batch; None: no step.
+        resets: of some lanes, before that.
+    """
+
+    action: Any
+    resets: tuple[BatchReset, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeData:
     """All that re-executing an episode needs.
 
     Attributes:
         origins: what it can be started from, the best first.
         options: what `reset(options=...)` was given; Unloggable where the log could not keep it.
-        actions: one a step, in the types they were given; the one that raised is the last.
+        actions: one a step, in the types they were given; the one that raised is the last. Of a vector env that is
+            re-executed as a whole: its moves.
         rewards: float64, shape (length,).
         length: env steps that returned.
         ended: how it ended; "nothing" for a reset without a step.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Array = np.ndarray[Any, Any]
+_MOST_LANES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Header:
         row_dtype: of a row of `episodes`.
         home: what rows of `episodes` bear; None: the first segments' bear nothing.
         partial: whether it is a copy that does not hold all episodes' steps.
+        width: how far apart the rows of an episode's steps lie: the number of lanes.
+        autoreset: how a vector env's lanes were reset after an end; "": it is no vector env's.
     """
 
     path: Path
@@ -45,6 +48,8 @@ class Header:
     row_dtype: np.dtype[Any]
     home: int | None
     partial: bool
+    width: int
+    autoreset: str
 
     @property
     def n_actions(self) -> int:
@@ -97,7 +102,10 @@ def _checked(file: Hdf5File, group: str, attributes: dict[str, str | int]) -> He
     indexed = "index" in (file.dtype(layout.EPISODES).names or ())
     home = layout.home(run, int(attributes.get("segment", -1)))
     row_dtype = layout.episode_row(len(columns), info_keywords, indexed=indexed)
-    partial = _add_datasets(file, columns, row_dtype)
+    autoreset, width = str(attributes.get("autoreset", "")), int(attributes.get("batch_width", 1))
+    if not 1 <= width <= (_MOST_LANES if autoreset else 1):
+        raise DamagedError(f"{path}: {width} lanes")
+    partial = _add_datasets(file, columns, row_dtype, width)
     n_actions = sum(name.startswith("action/") for name in columns)
     if columns[n_actions : n_actions + 1] != ("reward",):
         raise DamagedError(f"{path}: the columns {list(columns)} are not actions, then the reward")
@@ -112,14 +120,16 @@ def _checked(file: Hdf5File, group: str, attributes: dict[str, str | int]) -> He
         row_dtype=row_dtype,
         home=home if indexed else None,
         partial=partial,
+        width=width,
+        autoreset=autoreset,
     )
 
 
-def _add_datasets(file: Hdf5File, columns: tuple[str, ...], row_dtype: np.dtype[Any]) -> bool:
+def _add_datasets(file: Hdf5File, columns: tuple[str, ...], row_dtype: np.dtype[Any], width: int) -> bool:
     """Checks that all datasets are there; returns whether it is a copy without all steps."""
     for name, dtype in (
         (layout.EPISODES, row_dtype),
-        (layout.OPEN, layout.open_row(row_dtype)),
+        (layout.OPEN, layout.open_row(row_dtype, width)),
         (layout.STATUS, layout.STATUS_ROW),
     ):
         file.add(name, dtype)

@@ -61,19 +61,21 @@ class Findings:
 
 
 def rows_of(table: Table, first: int, end: int) -> Array:
-    """Reads rows [first, end) of a table, the one that ran when the writer was killed as its last one."""
+    """Reads rows [first, end) of a table, those that ran when the writer was killed as its last ones."""
     reader = table.reader
-    rows = reader.table_rows(first, min(end, reader.rows_seen) - first)
-    if end > reader.rows_seen and table.interrupted is not None:
-        last = table.interrupted.copy()
-        layout.seal(last)  # it has got another end time
-        rows = np.concatenate([rows, np.array([last], rows.dtype)])
+    stored = min(max(first, reader.rows_seen), end)
+    rows = reader.table_rows(first, stored - first)
+    if end > stored:
+        last = np.array(table.interrupted[stored - reader.rows_seen : end - reader.rows_seen], rows.dtype)
+        for row in last:
+            layout.seal(row)  # it has got another end time
+        rows = np.concatenate([rows, last])
     return rows
 
 
 def length_of(table: Table) -> int:
     """Returns how many rows `rows_of` gives."""
-    return table.reader.rows_seen + (table.interrupted is not None)
+    return table.reader.rows_seen + len(table.interrupted)
 
 
 def inspect(table: Table) -> Findings:
@@ -85,7 +87,7 @@ def inspect(table: Table) -> Findings:
     for first in range(0, end, _ROWS):
         rows = rows_of(table, first, min(first + _ROWS, end))
         codes = np.full(len(rows), Kept.PICKED, np.uint8)
-        stored = min(len(rows), reader.rows_seen - first)
+        stored = max(0, min(len(rows), reader.rows_seen - first))
         codes[:stored] = reader.kept(first, stored)
         sound = reader.sound(rows)
         numbered, index_of, index = indices(rows, sound, index)
@@ -111,7 +113,8 @@ def _runs(mask: Array) -> list[Array]:
 
 def _damaged(reader: SegmentReader, rows: Array, at: Array) -> Iterator[tuple[int, str]]:
     """Yields which of the rows refer to something damaged, and to what; halves them until it is clear which."""
-    lies_close = int(rows["first_step"].max()) + int(rows["n_actions"].max()) - int(rows["first_step"].min()) <= _SPAN
+    span = int(rows["first_step"].max()) - int(rows["first_step"].min())
+    lies_close = span + int(rows["n_actions"].max()) * reader.header.width <= _SPAN
     if len(rows) == 1 or lies_close:
         try:
             _check(reader, rows)
@@ -133,12 +136,12 @@ def _check(reader: SegmentReader, rows: Array) -> None:
         DamagedError: something that one of them refers to is damaged.
     """
     for index, name in enumerate(reader.columns):
-        _check_crcs(reader, f"steps/{name}", rows, ("first_step", "n_actions"), index)
+        _check_crcs(reader, f"steps/{name}", rows, ("first_step", "n_actions"), index, apart=reader.header.width)
     _check_crcs(reader, layout.FINGERPRINTS, rows, ("first_fingerprint", "n_fingerprints"), -1)
     stepped = rows[rows["n_actions"] > 0]
     if len(stepped):
         last = stepped[-1]
-        end = int(last["first_step"]) + int(last["n_actions"])
+        end = int(last["first_step"]) + int(last["n_actions"]) * reader.header.width
         for _, _, kind in reader.action_columns.kind_runs(int(stepped[0]["kind"]), int(stepped[0]["first_step"]), end):
             if not kind:
                 raise DamagedError(f"{reader.path}: the kinds of its actions are missing")
@@ -149,18 +152,21 @@ def _check(reader: SegmentReader, rows: Array) -> None:
         reader.label(row)
 
 
-def _check_crcs(reader: SegmentReader, name: str, rows: Array, fields: tuple[str, str], index: int) -> None:
+def _check_crcs(
+    reader: SegmentReader, name: str, rows: Array, fields: tuple[str, str], index: int, *, apart: int = 1
+) -> None:
     firsts, counts = (rows[field].astype(object) for field in fields)  # forged ones overflow
-    begin, end = min(firsts), max(firsts + counts)
+    # up to behind each one's last row, of those that lie so far apart
+    ends = firsts + np.maximum(counts * apart - apart + 1, 0)
+    begin, end = min(firsts), max(ends)
     reader.check_size(name, end - begin)
     crcs = [0] * len(rows)
     for start in range(begin, end, _SPAN):
         block = np.ascontiguousarray(reader.read(name, start, min(_SPAN, end - start)))
-        view = memoryview(block.view(np.uint8).reshape(-1).data)
-        width = len(view) // len(block)
-        for at, (first, count) in enumerate(zip(firsts, counts, strict=True)):
-            part = view[max(0, first - start) * width : max(0, first + count - start) * width]
-            crcs[at] = crc32(part, crcs[at])
+        for at, (first, stop) in enumerate(zip(firsts, ends, strict=True)):
+            since = max(0, first - start) if first >= start else (first - start) % apart
+            part = block[since : max(0, stop - start) : apart]
+            crcs[at] = crc32(np.ascontiguousarray(part).view(np.uint8).reshape(-1).data, crcs[at])
         if block.dtype == layout.REF:
             for ref in block.reshape(-1):
                 reader.blob(ref)

@@ -30,6 +30,8 @@ _PICTURES = {"flappy_bird_gymnasium": "chain:first", "gym_pusht": "chain:1", "me
 """Packages whose frames show what came before the reset, and the rung that brings it back: the ground goes on
 scrolling, the last action stays drawn (evidence: determinism, Frames), and the goal's mark starts at the height that
 the object had last, 8 µm off. Tried first where frames are wanted."""
+_MOST_LANES = 64
+"""Lanes of a vector env whose chains go on beside one another, each in an env of its own."""
 _FORCED = re.compile(r"seed|rng|entropy|snapshot|chain(:([1-9]\d{0,8}|first|seed|snapshot))?")
 EXPECTED = "seed, entropy, rng, snapshot, chain, chain:first, chain:seed, chain:snapshot or chain:N"
 
@@ -168,7 +170,9 @@ class Ladder:
         if where == "first":
             start: int | None = 0
         elif where.isdigit():
-            start = max(0, position - int(where))
+            asked = max(0, position - int(where))
+            start = self._lineage.start_at(asked)
+            name = name if start in (asked, None) else f"chain:{position - start}"
         else:
             start = self._lineage.nearest(where, position) if where else None
         if start is None:
@@ -276,15 +280,20 @@ class Ladders:
         if forced is not None and not _FORCED.fullmatch(forced):
             raise SelectionError(f"no origin {forced!r}: expected {EXPECTED}")
         self._prepare, self.forced, self.tolerance, self._tell = prepare, forced, tolerance, tell
-        self._ladders: dict[int, Ladder] = {}
+        self._ladders: dict[tuple[int, int], Ladder] = {}
 
     def of(self, player: Player) -> Ladder:
-        """Returns the ladder of an episode's lineage. The one before is left: its env is closed."""
+        """Returns the ladder of an episode's lineage. The one before is left: its env is closed.
+
+        Lanes of one vector env take turns: of these, some may be open.
+        """
         lineage = player.lineage
-        if lineage.first not in self._ladders:
-            for ladder in self._ladders.values():
-                ladder.close()
-            self._ladders[lineage.first] = Ladder(
+        key = lineage.key
+        if key not in self._ladders:
+            for other, ladder in self._ladders.items():
+                if other[0] != key[0] or len(self._ladders) >= _MOST_LANES:
+                    ladder.close()
+            self._ladders[key] = Ladder(
                 self._prepare(player.stage),
                 lineage,
                 forced=self.forced,
@@ -292,7 +301,7 @@ class Ladders:
                 tell=self._tell,
                 aside=self._aside,
             )
-        return self._ladders[lineage.first]
+        return self._ladders[key]
 
     def __enter__(self) -> Self:
         self._aside = snapshot.Aside()

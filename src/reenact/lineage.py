@@ -4,34 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reenact.acts import acts, last_with
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from reenact.acts import Act
-    from reenact.reader import SegmentReader
+    import numpy as np
+
+    from reenact.acts import Act, Acts
 
 
 class Lineage:
     """The resets of one env instance, numbered from 0, ones without a step among them.
 
+    Args:
+        key: of the run's lineages it alone has this: a segment, and a lane or -1.
+
     Attributes:
+        key: as given.
         resets: how many there are in all.
     """
 
-    def __init__(self) -> None:
-        self._segments: Sequence[tuple[int, SegmentReader, int]] = ()
+    def __init__(self, key: tuple[int, int] = (0, -1)) -> None:
+        self.key = key
+        self._segments: Sequence[tuple[int, Acts]] = ()
         self._before: dict[int, int] = {}
         self.resets = 0
 
-    def grow(self, segments: Sequence[tuple[int, SegmentReader, int]]) -> None:
-        """Takes in what has come since: number and reader of each segment, in order; the numbers of their rows."""
+    def grow(self, segments: Sequence[tuple[int, Acts]]) -> None:
+        """Takes in what has come since: the number and the resets of each segment, in order."""
         self._segments = segments
         total = 0
-        for number, _, rows in segments:
+        for number, acts in segments:
             self._before[number] = total
-            total += rows
+            total += acts.count
         self.resets = total
 
     @property
@@ -42,11 +46,20 @@ class Lineage:
     @property
     def segments(self) -> list[int]:
         """The segments' numbers, in order."""
-        return [number for number, _, _ in self._segments]
+        return [number for number, _ in self._segments]
 
     def position(self, segment: int, row: int) -> int:
         """Returns which reset a row of a segment's table is."""
-        return self._before[segment] + row
+        return self._before[segment] + self.of(segment).position(row)
+
+    def of(self, segment: int) -> Acts:
+        """Returns its resets in one of the segments."""
+        return dict(self._segments)[segment]
+
+    def rows(self, first: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields where resets [first, end) are: a segment's number, and rows of its table."""
+        for number, acts, start, stop in self._within(first, end):
+            yield number, acts.rows(start, stop)
 
     def acts(self, first: int, end: int, space: Any = None) -> Iterator[Act]:
         """Reads resets [first, end) and what was done after each.
@@ -54,18 +67,29 @@ class Lineage:
         Raises:
             DamagedError: a CRC fails.
         """
-        for number, reader, rows in self._segments:
+        for _, acts, start, stop in self._within(first, end):
+            yield from acts.acts(start, stop, space)
+
+    def _within(self, first: int, end: int) -> Iterator[tuple[int, Acts, int, int]]:
+        for number, acts in self._segments:
             before = self._before[number]
-            start, stop = max(first - before, 0), min(end - before, rows)
+            start, stop = max(first - before, 0), min(end - before, acts.count)
             if start < stop:
-                yield from acts(reader, start, stop, space)
+                yield number, acts, start, stop
 
     def nearest(self, name: str, before: int) -> int | None:
-        """Returns the last reset before one that has an origin of that name ("seed" or "snapshot"), or None."""
-        for number, reader, rows in reversed(self._segments):
-            end = min(before - self._before[number], rows)
+        """Returns the last reset before one that has an origin of that name ("seed", "snapshot", "any"), or None."""
+        for number, acts in reversed(self._segments):
+            end = min(before - self._before[number], acts.count)
             if end > 0:
-                found = last_with(reader, name, end)
+                found = acts.last_with(name, end)
                 if found is not None:
                     return self._before[number] + found
         return None
+
+    def start_at(self, position: int) -> int | None:
+        """Returns the reset at a position, or the last one before from which a chain can start; None: there is none.
+
+        Any reset of a single env can be called as it was; most of a vector env's have come from inside.
+        """
+        return position if self.key[1] < 0 else self.nearest("any", position + 1)

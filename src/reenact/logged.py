@@ -9,6 +9,7 @@ import numpy as np
 
 from reenact import layout, origin
 from reenact.acts import options_of
+from reenact.batchacts import BatchActs
 from reenact.episode import EndedName, EpisodeData, Origin, RaisedError
 from reenact.errors import DamagedError
 from reenact.ladder import Ladders
@@ -41,8 +42,8 @@ class Home(Protocol):
     def uuid(self) -> str:
         """The run's identity."""
 
-    def lineage(self, segment: int) -> Lineage:
-        """What the env instance of a segment did."""
+    def lineage(self, segment: int, lane: int = -1) -> Lineage:
+        """What the env instance of a segment, or of one of its lanes, did."""
 
     def again(self, segment: int, at: int, number: int | None, index: int | None) -> Episode:
         """One of its episodes, in another process."""
@@ -72,13 +73,24 @@ class Episode:
     @property
     def lineage(self) -> Lineage:
         """What its env instance did before and after it."""
-        return self.run.lineage(self.segment)
+        of_vector_env = bool(self._table.reader.header.autoreset)
+        return self.run.lineage(self.segment, self.lane if of_vector_env else -1)
+
+    @property
+    def lane(self) -> int:
+        """The sub-env of a vector env that it is of; -1: it is of a single env."""
+        return int(self._row["lane"])
+
+    @property
+    def row(self) -> int:
+        """Which row of its segment's table it is; those that have none yet come after all that have."""
+        running = len(self._table.interrupted or self._table.live)
+        return self._at if self._at >= 0 else self._table.reader.rows_seen + running + self._at
 
     @property
     def position(self) -> int:
         """Which reset of its lineage it is."""
-        rows = self._table.reader.rows_seen
-        return self.lineage.position(self.segment, self._at if self._at >= 0 else rows)
+        return self.lineage.position(self.segment, self.row)
 
     @property
     def length(self) -> int:
@@ -183,6 +195,8 @@ class Episode:
 
         What is damaged is left out with a warning: a chain may do without it.
         """
+        if self._batch is not None and not self._batch.starts_all(self.row):
+            return ()
         states = self._reader.states.of(self._row)
         whole = [state for state in states if state is not None]
         if len(whole) < len(states):
@@ -208,7 +222,23 @@ class Episode:
     def stage(self) -> Stage:
         """How its env is rebuilt."""
         attributes = self.attributes
-        return Stage(str(attributes["recipe"]), str(attributes["signature"]))
+        return Stage(str(attributes["recipe"]), str(attributes["signature"]), lane=self.lane)
+
+    @property
+    def _batch(self) -> BatchActs | None:
+        """What the whole vector env did, where its lanes are no single envs."""
+        found = self.lineage.of(self.segment)
+        return found if isinstance(found, BatchActs) else None
+
+    def _moves(self) -> list[Any]:
+        """Reads its actions, or those of the whole batch, by which it is re-executed."""
+        actions, batch = self.actions, self._batch
+        if batch is None:
+            return actions
+        if self._reader.action_space is not None:
+            return list(batch.moves_of(self._row, self.row, None))
+        with self.stage.open(render=False) as env:
+            return list(batch.moves_of(self._row, self.row, env.action_space))
 
     def data(self) -> EpisodeData:
         """Reads all that a re-execution needs, checked.
@@ -220,7 +250,7 @@ class Episode:
         return EpisodeData(
             origins=self.origins,
             options=options_of(self._details),
-            actions=self.actions,
+            actions=self._moves(),
             rewards=self.rewards,
             length=self.length,
             ended=self.ended,  # type: ignore[arg-type]  # a name of Ended, or the row's CRC had failed

@@ -219,11 +219,7 @@ class _Job:
         if not any(one.alive for one in self._run.tables):
             return length_of(table)
         mine = np.flatnonzero(self._run.segment_numbers == table.number)
-        return 0 if not len(mine) else self._row(self._run[int(mine[-1])]) + 1
-
-    def _row(self, episode: Episode) -> int:
-        lineage = episode.lineage
-        return episode.position - lineage.position(episode.segment, 0)
+        return 0 if not len(mine) else self._run[int(mine[-1])].row + 1
 
     def need(self, needs: _Needs) -> None:
         """Leaves out all but the picked episodes and what these need."""
@@ -235,7 +231,7 @@ class _Job:
         self._tell(f"re-executing {len(picks)} episode{'s' * (len(picks) != 1)}, to find what replaying needs")
         refused: dict[str, list[str]] = {}
         for episode in picks:
-            row, found = self._row(episode), self._findings[episode.segment].codes
+            row, found = episode.row, self._findings[episode.segment].codes
             if found[row] == Kept.LOST:
                 self._notes.append(f"episode {episode.number} is damaged: its steps can't be packed")
                 continue
@@ -259,15 +255,11 @@ class _Job:
 
     def _keep(self, episode: Episode, start: int, end: int | None = None) -> None:
         """Keeps resets of an episode's lineage, from one to another, or to the episode."""
-        lineage = episode.lineage
         end = episode.position if end is None else end
-        for segment in lineage.segments:
-            before = lineage.position(segment, 0)
+        for segment, rows in episode.lineage.rows(start, end):
             codes, found = self._codes[segment], self._findings[segment].codes
-            first, last = max(0, start - before), min(max(0, end - before), len(codes))
-            mine = codes[first:last]
-            there = np.isin(found[first:last], (Kept.PICKED, Kept.NEEDED))
-            mine[(mine == Kept.LEFT) & there] = Kept.NEEDED
+            there = np.isin(found[rows], (Kept.PICKED, Kept.NEEDED))
+            codes[rows[(codes[rows] == Kept.LEFT) & there]] = Kept.NEEDED
 
     def write(self, path: Path, *, overwrite: bool) -> PackResult:
         """Writes the file, reads it back, and gives it its name."""

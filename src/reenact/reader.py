@@ -196,7 +196,7 @@ class SegmentReader:
             space: the env's action space, for a log that couldn't keep it.
         """
         columns = [self._column(index, row) for index in range(self.header.n_actions)]
-        return self.action_columns.restore(int(row["kind"]), int(row["first_step"]), columns, space)
+        return self.action_columns.restore(int(row["kind"]), int(row["first_step"]), columns, space, self.header.width)
 
     def fingerprints(self, row: np.void) -> dict[int, int]:
         """Reads an episode's observation checksums by step."""
@@ -237,8 +237,9 @@ class SegmentReader:
         return blob(self._file, ref)
 
     def _column(self, index: int, row: np.void) -> Array:
-        first, count = int(row["first_step"]), int(row["n_actions"])
-        found = self._file.read(f"steps/{self.columns[index]}", first, count)
+        first, width = int(row["first_step"]), self.header.width
+        count = max(0, int(row["n_actions"]) * width - width + 1)
+        found = self._file.read(f"steps/{self.columns[index]}", first, count)[::width]
         if crc32(np.ascontiguousarray(found).tobytes()) != int(row["column_crcs"][index]):
             raise DamagedError(
                 f"{self.path}: the steps {first} to {first + count} of {self.columns[index]} are damaged"

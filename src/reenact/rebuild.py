@@ -57,6 +57,8 @@ _TRUSTED = frozenset({"gymnasium", "stable_baselines3", *(name.partition(".")[0]
 _RESERVED = frozenset({"id", "render_mode", "max_episode_steps", "disable_env_checker"})
 """What `gymnasium.make` takes for itself: no recipe has these among the env's kwargs."""
 
+_MOST_LANES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
@@ -152,6 +154,9 @@ class _Recipe:
 
     def make(self, render_mode: str | None, given: Mapping[str, Any]) -> Env:
         """Makes the env with the wrappers that the recipe has, and what arguments are given besides."""
+        if isinstance(self._raw.get("vector"), int):
+            batch: Env = self._make_batch(render_mode, given)
+            return batch
         spec = self.spec()
         bare = EnvSpec(spec.id, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True)
         kwargs = _merged(self.arguments(self._raw["kwargs"]), given)
@@ -168,6 +173,30 @@ class _Recipe:
         except BaseException:
             env.close()
             raise
+
+    def _make_batch(self, render_mode: str | None, given: Mapping[str, Any]) -> Any:
+        """Makes a vector env that has no single ones in it."""
+        raw = self._raw
+        env_id, entry_point = str(raw["id"]), raw.get("entry_point")
+        if self._free and isinstance(entry_point, str) and entry_point.startswith("__main__:"):
+            spec = EnvSpec(env_id, vector_entry_point=self.load(entry_point))
+        else:
+            spec = self.spec()
+        if spec.vector_entry_point is None and self._free and isinstance(entry_point, str):
+            spec = EnvSpec(env_id, vector_entry_point=entry_point)
+        kwargs = _merged(self.arguments(raw["kwargs"]), given)
+        if raw.get("max_episode_steps") is not None:
+            kwargs["max_episode_steps"] = int(raw["max_episode_steps"])
+        if render_mode is not None:
+            kwargs["render_mode"] = render_mode
+        try:
+            made: Any = gym.make_vec(spec, raw["vector"], "vector_entry_point", **kwargs)
+        except TypeError as error:
+            if render_mode is None or "render_mode" not in str(error):
+                raise
+            why = f"the vector env {env_id!r} takes no render_mode: its episodes can be verified, not filmed"
+            raise RecipeError(why) from error
+        return made
 
     def wrapped(self, env: Env) -> Env:
         """Puts the wrappers around an env that stand in the recipe; those that its entry point made are there."""
@@ -339,6 +368,8 @@ def _checked(text: str) -> dict[str, Any]:
             and all(isinstance(name, str) for name in [*raw["modules"], *raw.get("paths", [])])
             and all(isinstance(raw.get(part), str | None) for part in ("entry_point", "factory"))
             and not _RESERVED.intersection(raw["kwargs"] or {})
+            and (raw.get("vector") in (None, "lanes") or 1 <= int(raw["vector"]) <= _MOST_LANES)
+            and isinstance(raw.get("max_episode_steps"), int | None)
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecipeError(f"the log's recipe is damaged ({error}): {STAND_IN}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import warnings
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
 
+from reenact.acts import Acts
+from reenact.batchacts import BatchActs
 from reenact.columns import Columns
-from reenact.errors import DamagedError, EpisodeNotFoundError, RunNotFoundError
+from reenact.errors import DamagedError, EpisodeNotFoundError, RunNotFoundError, SelectionError
 from reenact.finding import is_there, nearby
 from reenact.layout import Ended
 from reenact.lineage import Lineage
 from reenact.logged import Episode
 from reenact.members import Members, Segment, segment_of
 from reenact.numbering import Numbering
+from reenact.recipe import read
 from reenact.statistics import EpisodeStatistics
 
 if TYPE_CHECKING:
@@ -43,8 +47,9 @@ class Run(Columns):
             self._members.unreadable,
             self._members.foreign,
         )
-        self._lineages: dict[int, Lineage] = {}
-        self._grown: dict[int, Lineage] = {}
+        self._lineages: dict[tuple[int, int], Lineage] = {}
+        self._grown: dict[tuple[int, int], Lineage] = {}
+        self._acts: dict[tuple[int, int], Acts] = {}
         self._numbering = Numbering(())
         self.refresh()
         if not self._members.tables:
@@ -158,7 +163,7 @@ class Run(Columns):
 
         Args:
             segment: its segment's number.
-            at: its row there; -1, or one beyond the last, is the one that ran at the end.
+            at: its row there; below 0, or beyond the last, it is one that ran at the end.
             number: its number.
             index: its index in the segment; None: it has none.
 
@@ -171,10 +176,13 @@ class Run(Columns):
             table = self._members.tables.get(segment)
             if table is None:
                 continue
-            written = 0 <= at < table.reader.rows_seen
-            row = table.row(at) if written else table.live if index is None else table.interrupted
-            if row is not None:
-                return Episode(self, table, row, at=at, number=number, index=index)
+            rows = table.reader.rows_seen
+            if 0 <= at < rows:
+                return Episode(self, table, table.row(at), at=at, number=number, index=index)
+            running = table.live if index is None else table.interrupted
+            which = at if at < 0 else at - rows - len(running)
+            if -len(running) <= which < 0:
+                return Episode(self, table, running[which], at=at, number=number, index=index)
         raise EpisodeNotFoundError(f"no episode {segment}.{index} in {self.path} as it is here: is that the same run?")
 
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[str, str]]:
@@ -183,11 +191,11 @@ class Run(Columns):
 
     @property
     def live(self) -> list[Episode]:
-        """The episodes that still run, one for each live segment that has one; they have no number yet."""
+        """The episodes that still run, one, or one a lane, for each live segment; they have no number yet."""
         return [
-            Episode(self, table, table.live, at=-1, number=None, index=None)
+            Episode(self, table, row, at=at, number=None, index=None)
             for table in self.tables
-            if table.live is not None
+            for at, row in enumerate(table.live, -len(table.live))
         ]
 
     @property
@@ -204,12 +212,19 @@ class Run(Columns):
         """Yields all that a segment's env did, in order: each reset's episode, and the steps done after its end.
 
         Resets without a step are among them (ended "nothing", no number).
+
+        Raises:
+            SelectionError: it is of a vector env.
         """
         table = self._members.tables[segment]
+        if table.reader.header.autoreset:
+            raise SelectionError(
+                f"segment {segment} is of a vector env: there are no clips of it (step_trigger, video_length)"
+            )
         numbers = self._numbering.numbers_of(segment)
         index, end = 0, 0
         last: Episode | None = None
-        for at, row in enumerate(_and_last(table.reader.rows(0, table.reader.rows_seen), table.interrupted)):
+        for at, row in enumerate(itertools.chain(table.reader.rows(0, table.reader.rows_seen), table.interrupted)):
             if last is not None:
                 yield last, int(row["first_step"]) - end
             end = int(row["first_step"]) + int(row["n_actions"])
@@ -221,16 +236,28 @@ class Run(Columns):
         if last is not None:
             yield last, 0
 
-    def lineage(self, segment: int) -> Lineage:
-        """Returns what the env instance of a segment did, over all segments that took over from one another."""
-        if not self._lineages:
-            for members in self._successions():
-                readers = [self._members.tables[number].reader for number in members]
-                # the same one again, grown: a chain that stands in it goes on
-                found = self._grown.setdefault(members[0], Lineage())
-                found.grow([(n, reader, reader.rows_seen) for n, reader in zip(members, readers, strict=True)])
-                self._lineages |= dict.fromkeys(members, found)
-        return self._lineages[segment]
+    def lineage(self, segment: int, lane: int = -1) -> Lineage:
+        """Returns what the env instance of a segment did, over all segments that took over from one another.
+
+        Args:
+            segment: its number.
+            lane: of a vector env, which of its lanes is meant.
+        """
+        if (segment, lane) not in self._lineages:
+            members = next(members for members in self._successions() if segment in members)
+            # the same one again, grown: a chain that stands in it goes on
+            key = members[0], lane
+            found = self._grown.setdefault(key, Lineage(key))
+            found.grow([(number, self._acts_of(number, lane)) for number in members])
+            self._lineages |= {(number, lane): found for number in members}
+        return self._lineages[segment, lane]
+
+    def _acts_of(self, segment: int, lane: int) -> Acts:
+        if (segment, lane) not in self._acts:
+            reader = self._members.tables[segment].reader
+            as_one = lane >= 0 and isinstance(read(str(reader.attributes["recipe"])).get("vector"), int)
+            self._acts[segment, lane] = BatchActs(reader, lane) if as_one else Acts(reader, lane)
+        return self._acts[segment, lane]
 
     def _successions(self) -> list[list[int]]:
         """Lists the segments that took over from one another without a gap; most stand alone."""
@@ -297,9 +324,3 @@ def _reopened(path: str, uuid: str) -> Run:
             del _opened[next(iter(_opened))]
         _opened[path, uuid] = run
     return run
-
-
-def _and_last(rows: Iterator[np.void], last: np.void | None) -> Iterator[np.void]:
-    yield from rows
-    if last is not None:
-        yield last

@@ -80,21 +80,22 @@ class Slots:
         layout.seal(slots[0])
         return slots
 
-    def open_episode(self) -> np.void | None:
-        """Reads the row of the episode that runs, or ran when the writer was killed."""
+    def open_episodes(self) -> list[np.void]:
+        """Reads the rows of the episodes that run, or ran when the writer was killed: one, or one a lane."""
         slot = self._latest(layout.OPEN)
-        if slot is None or not slot["used"]:
-            return None
-        row: np.void = slot["row"]
-        return row if self._header.sound(np.array([row]))[0] else None
+        if slot is None:
+            return []
+        rows = _used(slot)
+        return list(rows[self._header.sound(rows)])
 
-    def begun(self) -> list[int]:
-        """Reads the first step of each slot's episode.
+    def begun(self, lane: int) -> list[int]:
+        """Reads the first step of each slot's episode in a lane; -1: of a single env.
 
         It runs, or ran when the writer was killed or went on in a segment with wider columns.
         """
-        slots = [slot["row"] for slot in self._file.read_afresh(layout.OPEN)[:2] if is_sound(slot) and slot["used"]]
-        return [int(row["first_step"]) for row in slots if is_sound(row)]
+        slots = [slot for slot in self._file.read_afresh(layout.OPEN)[:2] if is_sound(slot)]
+        rows = [row for slot in slots for row in _used(slot) if lane < 0 or int(row["lane"]) == lane]
+        return [int(row["first_step"]) for row in rows if is_sound(row)]
 
     def lost_open(self, *, alive: bool) -> bool:
         """Whether what was said of the episode that runs, or ran, is damaged; each commit says something.
@@ -121,3 +122,9 @@ class Slots:
     def torn(self, name: str) -> bool:
         """Whether a slot holds something, and is not sound."""
         return any(not is_sound(slot) and any(slot.tobytes()) for slot in self._file.read_afresh(name)[:2])
+
+
+def _used(slot: np.void) -> Array:
+    """Returns the rows of a slot's episodes."""
+    found: Array = np.atleast_1d(slot["row"])[np.atleast_1d(slot["used"]) != 0]
+    return found

@@ -12,6 +12,7 @@ import gymnasium as gym
 from reenact import drawing, headless
 from reenact.drawing import Camera
 from reenact.errors import ReenactError, ReplayError, VideoError
+from reenact.laneenv import BatchLane, LaneEnv
 from reenact.rebuild import NONE, Permissions, rebuild, text_alone
 from reenact.recipe import inert, read
 from reenact.signing import is_mine
@@ -34,6 +35,7 @@ class Stage:
         factory: the user's own way to make it, instead of the recipe.
         permissions: what a stranger's recipe may have imported.
         camera: how it is made to draw.
+        lane: of a vector env, which of its lanes the episode is of; else -1.
     """
 
     recipe: str
@@ -41,6 +43,7 @@ class Stage:
     factory: EnvFactory | None = None
     permissions: Permissions = NONE
     camera: Camera = field(default_factory=Camera)
+    lane: int = -1
 
     @property
     def package(self) -> str:
@@ -52,6 +55,20 @@ class Stage:
     def trust(self) -> bool:
         """Whether what somebody else may have put into the log is used all the same."""
         return self.permissions.trust
+
+    def _as_recorded(self, env: object) -> Env:
+        """Returns what was made as what is stepped: itself, or a lane.
+
+        Raises:
+            ReplayError: it is no such env.
+        """
+        vector = read(self.recipe).get("vector")
+        if isinstance(vector, int) and isinstance(env, gym.vector.VectorEnv):
+            return BatchLane(env, self.lane, trust=self.trust)
+        if isinstance(vector, int) or not isinstance(env, gym.Env):
+            expected = "gymnasium.vector.VectorEnv" if isinstance(vector, int) else "gymnasium.Env"
+            raise ReplayError(f"the factory returned {type(env).__name__}, expected a {expected}")
+        return LaneEnv(env) if vector == "lanes" else env
 
     @contextlib.contextmanager
     def open(self, *, render: bool) -> Iterator[Env]:
@@ -86,8 +103,7 @@ class Stage:
             raise VideoError(remedy) from error
         finally:
             inert.reset(token)
-        if not isinstance(env, gym.Env):
-            raise ReplayError(f"the factory returned {type(env).__name__}, expected a gymnasium.Env")
+        env = self._as_recorded(env)
         try:
             if render and env.render_mode not in (mode, "ansi"):
                 raise ReplayError(

@@ -69,8 +69,8 @@ class Table:
         reader: reads what they hold.
         status: who writes it, and until when, as of the last refresh.
         alive: whether more may come, as of the last refresh.
-        live: the row of the episode that runs, or None.
-        interrupted: the row of the episode that ran when the writer was killed, or None.
+        live: the rows of the episodes that run: one, or one a lane.
+        interrupted: the rows of those that ran when the writer was killed.
     """
 
     def __init__(self, reader: SegmentReader) -> None:
@@ -90,8 +90,8 @@ class Table:
         self._succeeded = self._taken_over = False
         self.status = reader.slots.status()
         self.alive = self.status.live
-        self.interrupted: np.void | None = None
-        self.live: np.void | None = None
+        self.interrupted: list[np.void] = []
+        self.live: list[np.void] = []
 
     @property
     def damaged(self) -> int:
@@ -108,33 +108,34 @@ class Table:
         alive = status.live and not self._succeeded
         if not alive:  # it may have committed once more before it died: what it says now is its last word
             status = self.reader.slots.status()
-        before = (self.status, self.alive, None if self.interrupted is None else self.interrupted.tobytes())
+        before = (self.status, self.alive, [row.tobytes() for row in self.interrupted])
         fresh = self._take_rows()
-        self.live = self.interrupted = None
-        found = None if status.closed or self._taken_over else self.reader.slots.open_episode()
-        # A slot older than the rows speaks of an episode that is among them; a damaged last row can't tell whether
-        # it is.
-        if found is not None and int(found["first_step"]) >= self._end_of_rows and not self._ends_damaged:
+        self.live, self.interrupted = [], []
+        found = [] if status.closed or self._taken_over else self.reader.slots.open_episodes()
+        if self._is_newer(found):
             if alive:
                 self.live = found
-            elif found["length"] and status.writer.pid:  # else nobody knows whether it runs
-                self.interrupted = found.copy()
+            elif status.writer.pid:  # else nobody knows whether they run
+                self.interrupted = [row.copy() for row in found if row["length"]]
+            for row in self.interrupted:
                 # it ended at its last commit; a damaged slot may have that of the one before
-                self.interrupted["end_time"] = max(int(found["end_time"]), status.heartbeat)
-        running = self.live is not None or self.interrupted is not None
-        settled = running or status.closed or self._taken_over
+                row["end_time"] = max(int(row["end_time"]), status.heartbeat)
+        settled = bool(self.live or self.interrupted) or status.closed or self._taken_over
         self._lost_last = not settled and (not status.writer.pid or self.reader.slots.lost_open(alive=alive))
         self.status, self.alive, self._finished = status, alive, finished
-        return fresh or before != (
-            status,
-            alive,
-            None if self.interrupted is None else self.interrupted.tobytes(),
-        )
+        return fresh or before != (status, alive, [row.tobytes() for row in self.interrupted])
+
+    def _is_newer(self, found: list[np.void]) -> bool:
+        """Whether a slot is not older than the rows: else it speaks of episodes that are among them."""
+        if self.reader.header.autoreset:
+            return bool(found) and min(int(row["index"]) for row in found) >= self._next_index
+        # a damaged last row can't tell whether it is
+        return bool(found) and int(found[0]["first_step"]) >= self._end_of_rows and not self._ends_damaged
 
     @property
     def committed(self) -> bool:
         """Whether anything has been committed since it was made; rows are seen before the commit's time."""
-        seen = self.reader.rows_seen > 0 or self.live is not None or self.interrupted is not None
+        seen = self.reader.rows_seen > 0 or bool(self.live or self.interrupted)
         return seen or self.status.committed
 
     def give_way(self, *, taken_over: bool) -> bool:
@@ -187,15 +188,15 @@ class Table:
                 self._columns[name][: self._count] = column[: self._count]
 
     def columns(self) -> dict[str, Array]:
-        """Returns the columns, one entry an episode, in the segment's order; a killed one is the last, its row -1.
+        """Returns the columns, one entry an episode, in the segment's order; killed ones are the last, up to row -1.
 
         Beside FIELDS they are `row` and `index`; `kept`, where not all are; and `info`, where there are any keywords.
         """
-        count, row = self._count, self.interrupted
-        if row is not None:
+        count = self._count
+        for at, row in enumerate(self.interrupted, -len(self.interrupted)):
             self._make_room(count)
             last = {name: row[name] for name in FIELDS}
-            last |= {"row": -1, "index": self._index_of(row), "kept": Kept.PICKED, "info": np.nan}
+            last |= {"row": at, "index": self._index_of(row), "kept": Kept.PICKED, "info": np.nan}
             for name, column in self._columns.items():
                 column[count] = last[name]
             count += 1
@@ -210,21 +211,20 @@ class Table:
             read = zip(places.tolist(), self.reader.labels(refs), strict=True)
             self._labels |= {place: label for place, label in read if label is not None}
         self._unread.clear()
-        if self.interrupted is None or not self.interrupted["label"]["length"]:
-            return self._labels
-        (label,) = self.reader.labels(self.interrupted["label"].reshape(1))
-        return self._labels | ({} if label is None else {self._count: label})
+        labels = dict(self._labels) if self.interrupted else self._labels
+        for place, row in enumerate(self.interrupted, self._count):
+            (label,) = self.reader.labels(row["label"].reshape(1)) if row["label"]["length"] else (None,)
+            if label is not None:
+                labels[place] = label
+        return labels
 
     def _index_of(self, row: np.void) -> int:
         return int(row["index"]) if "index" in (row.dtype.names or ()) else self._next_index
 
     def row(self, row: int) -> np.void:
-        """Reads a row of `episodes`; -1 is the one that ran when the writer was killed.
+        """Reads a row of `episodes`; those below 0 are of the episodes that ran when the writer was killed.
 
         Raises:
             DamagedError: its CRC fails.
         """
-        if row >= 0:
-            return self.reader.row(row)
-        assert self.interrupted is not None  # noqa: S101  # for mypy: the line above has checked it
-        return self.interrupted
+        return self.reader.row(row) if row >= 0 else self.interrupted[row]

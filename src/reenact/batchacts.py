@@ -1,0 +1,177 @@
+"""All that a vector env was made to do as one: its lanes are not single envs, and none can be started alone.
+
+Seen from one lane, an episode's actions are moves of the whole batch. What resets a lane in the middle of others'
+episodes, an autoreset or a partial reset, is one of the moves before it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from reenact import layout
+from reenact.acts import Act, Acts, options_of
+from reenact.episode import BatchReset, Move
+from reenact.errors import DamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reenact.reader import SegmentReader
+
+Array = np.ndarray[Any, Any]
+_SLICE = 16384
+_STEPS = 256
+"""Vector steps read together, or as many as one episode has."""
+
+
+class _Begin(NamedTuple):
+    """Where in the order of things an episode begins: after the vector steps before `step`, and after reset `reset`."""
+
+    step: int
+    reset: int
+
+
+class BatchActs(Acts):
+    """The resets of one lane, each with the moves of the whole batch until the next."""
+
+    def __init__(self, reader: SegmentReader, lane: int) -> None:
+        super().__init__(reader, lane)
+        self._resets: list[tuple[int, int, BatchReset]] = []  # vector step, number, partial reset
+        self._resets_seen = 0
+        self._full: dict[int, bool] = {}  # by row: of those that a user's reset began, whether it was of all lanes
+        self._number: dict[int, int] = {}
+
+    def _look(self) -> None:
+        """Takes in the resets that the user has called since."""
+        while self._resets_seen < self.reader.rows_seen:
+            first = self._resets_seen
+            rows = self.reader.table_rows(first, min(_SLICE, self.reader.rows_seen - first))
+            known = {number for _, number, _ in self._resets}
+            sound = self.reader.sound(rows)
+            for at in np.flatnonzero(sound & (rows["details"]["length"] > 0)).tolist():
+                details = self.reader.details(rows[at])
+                number = details.get("reset")
+                if not isinstance(number, int):
+                    continue
+                lanes = details.get("lanes")
+                self._full[first + at], self._number[first + at] = lanes is None, number
+                if isinstance(lanes, list) and number not in known:
+                    known.add(number)
+                    step = int(rows[at]["first_step"]) // self.apart
+                    reset = BatchReset(tuple(map(int, lanes)), details.get("given"), options_of(details))
+                    self._resets.append((step, number, reset))
+            self._resets_seen = first + len(rows)
+        self._resets.sort(key=lambda one: one[:2])
+
+    def starts_all(self, row: int) -> bool:
+        """Whether an episode began with a reset of all lanes."""
+        self._look()
+        return self._full.get(row, False)
+
+    def last_with(self, name: str, end: int) -> int | None:
+        """Returns the last reset of all lanes before `end`, with an origin of that name ("any": or none); or None."""
+        for at in range(end - 1, -1, -1):
+            row = int(self.rows(at, at + 1)[0])
+            if self.starts_all(row) and (name == "any" or self._has(self.table_rows(at, at + 1, 0), name)[0]):
+                return at
+        return None
+
+    def acts(self, first: int, end: int, space: Any = None) -> Iterator[Act]:
+        """Reads resets [first, end) of the lane, and the moves of the batch after each.
+
+        Raises:
+            DamagedError: a CRC fails.
+        """
+        self._look()
+        end = min(end, self.count)
+        for at in range(first, end):
+            rows = self.table_rows(at, min(at + 2, self.count), 1)
+            numbers = self.rows(at, at + 2).tolist()
+            row, own = rows[0], self.starts_all(numbers[0])
+            begin = self._begin(row, numbers[0])
+            over = _Begin(begin.step + int(row["n_actions"]), -1)
+            following = self._begin(rows[1], numbers[1]) if len(rows) > 1 else self._after(row)
+            if len(rows) > 1 and self.starts_all(numbers[1]):
+                following = _Begin(following.step, -1)
+            details = self.reader.details(row)
+            yield Act(
+                (int(row["seed"]) if row["seed"] != layout.NO_SEED else details.get("seed")) if own else None,
+                [state for state in self.reader.states.of(row) if state is not None] if own else [],
+                options_of(details) if own else None,
+                self.moves(begin, over, row, space),
+                self.moves(over, following, row, space),
+                errored=False,
+            )
+
+    def moves_of(self, row: np.void, number: int, space: Any) -> list[Move]:
+        """Reads the moves of an episode's own steps.
+
+        Args:
+            row: its row …
+            number: … and where that is in the table.
+            space: one lane's action space, for a log that couldn't keep it.
+        """
+        self._look()
+        begin = self._begin(row, number)
+        return self.moves(begin, _Begin(begin.step + int(row["n_actions"]), -1), row, space)
+
+    def _begin(self, row: np.void, number: int) -> _Begin:
+        step = int(row["first_step"]) // self.apart
+        if number in self._number:
+            return _Begin(step, self._number[number])
+        return _Begin(step, -1)
+
+    def _after(self, row: np.void) -> _Begin:
+        """Returns where the episode begins that has no row yet."""
+        over = int(row["first_step"]) // self.apart + int(row["n_actions"])
+        begun = [first // self.apart for first in self.reader.slots.begun(self.lane)]
+        step = min((first for first in begun if first >= over), default=over)
+        # a partial reset began it, where there was one
+        own = [number for at, number, reset in self._resets if at == step and self.lane in reset.lanes]
+        return _Begin(step, max(own, default=-1))
+
+    def moves(self, begin: _Begin, end: _Begin, row: np.void, space: Any) -> list[Move]:
+        """Reads what the batch did from one point to another, during and after the episode of a row."""
+        resets = [one for one in self._resets if begin.step <= one[0] <= end.step]
+        found: list[Move] = []
+        # no lane before it has begun more than one kind of actions in the same step
+        kind = max(0, int(row["kind"]) - self.apart)
+        actions = self._actions(begin.step, end.step, kind, space)
+        for step, action in enumerate(actions, begin.step):
+            since = begin.reset if step == begin.step else -1
+            before = tuple(reset for at, number, reset in resets if at == step and number > since)
+            found.append(Move(action, before))
+        since = begin.reset if begin.step == end.step else -1
+        last = tuple(reset for at, number, reset in resets if at == end.step and since < number <= end.reset)
+        if last:
+            found.append(Move(None, last))
+        return found
+
+    def _actions(self, first: int, end: int, kind: int, space: Any) -> list[Any]:
+        """Reads the actions of vector steps [first, end), each of the whole batch."""
+        found: list[Any] = []
+        for start in range(first, end, _STEPS):
+            stop = min(start + _STEPS, end)
+            begin, count = start * self.apart, (stop - start) * self.apart
+            names = self.reader.action_columns.names
+            columns = [np.ascontiguousarray(self.reader.read(f"steps/{name}", begin, count)) for name in names]
+            lanes = self.reader.action_columns.restore(kind, begin, columns, space)
+            found += [_batched(lanes[at : at + self.apart]) for at in range(0, len(lanes), self.apart)]
+        return found
+
+
+def _batched(actions: list[Any]) -> Any:
+    """Puts the lanes' actions together again, as an agent gives them."""
+    first = actions[0]
+    if isinstance(first, dict):
+        return {key: _batched([action[key] for action in actions]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_batched(list(part)) for part in zip(*actions, strict=True))
+    if not isinstance(first, np.ndarray | np.generic):
+        return actions
+    try:
+        return np.stack(actions)
+    except (ValueError, TypeError) as error:
+        raise DamagedError(f"the lanes' actions are of no one shape: {error}") from error
