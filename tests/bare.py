@@ -22,7 +22,7 @@ class Bare:
     attrs: dict[str, Any]
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    open: np.void | None = None
+    running: list[np.void] = field(default_factory=list)
     closed: bool = False
     heap: bytes = b""
     fingerprints: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -42,11 +42,22 @@ class Bare:
 
     def column(self, name: str, row: np.void) -> np.ndarray:
         """An episode's part of a column."""
-        return self.columns[name][int(row["first_step"]) : int(row["first_step"]) + int(row["n_actions"])]
+        return self.columns[name][self.steps(row)]
+
+    def steps(self, row: np.void) -> slice:
+        """The rows of an episode's steps."""
+        first, apart = int(row["first_step"]), int(self.attrs["batch_width"])
+        return slice(first, first + int(row["n_actions"]) * apart, apart)
+
+    @property
+    def open(self) -> np.void | None:
+        """The row of the one episode that runs, or None."""
+        assert len(self.running) < 2
+        return self.running[0] if self.running else None
 
     def action_kinds(self, row: np.void) -> list[Any]:
         """The kind of each action of an episode."""
-        steps = range(int(row["first_step"]), int(row["first_step"]) + int(row["n_actions"]))
+        steps = range(int(self.attrs["batch_width"]) * len(self.columns["reward"]))[self.steps(row)]
         found = [json.loads(self.blob(kind["kind"])) for kind in self.kinds]
         return [found[int(np.searchsorted(self.kinds["step"], step, side="right")) - 1] for step in steps]
 
@@ -79,10 +90,11 @@ def read(path: Path, group: str = "/") -> Bare:
         )
         slots = [slot for slot in file["open"][:] if slot["sequence"] and sound(slot)]
         latest = max(slots, key=lambda slot: slot["sequence"], default=None)
-        bare.open = latest["row"] if latest is not None and latest["used"] else None
+        if latest is not None:
+            bare.running = list(np.atleast_1d(latest["row"])[np.atleast_1d(latest["used"]) == 1])
         status = [slot for slot in file["status"][:] if sound(slot)]
         bare.closed = bool(max(status, key=lambda slot: slot["sequence"])["closed"])
-    for row in [*bare.rows, *([] if bare.open is None else [bare.open])]:
+    for row in [*bare.rows, *bare.running]:
         check(bare, row)
     for table in (bare.kinds, bare.states):
         unsound = [not sound(row) for row in table]
@@ -92,7 +104,11 @@ def read(path: Path, group: str = "/") -> Bare:
     if "index" in (bare.rows.dtype.names or ()):  # not in the first segments
         before = np.cumsum(bare.rows["ended"] != 0) - (bare.rows["ended"] != 0)
         assert bare.rows["index"].tolist() == before.tolist()
-        if bare.open is not None:
+        if "autoreset" in bare.attrs:
+            runs = [int(row["index"]) for row in bare.running]
+            ended = int((bare.rows["ended"] != 0).sum())
+            assert all(index >= ended for index in runs) or all(index < ended for index in runs)
+        elif bare.open is not None:
             last, index = bare.rows[-1:], int(bare.open["index"])
             # in the middle of a commit, the slot is older than the rows, and its episode one of theirs
             runs = bare.open["first_step"] >= (last["first_step"] + last["n_actions"]).sum()
@@ -106,8 +122,8 @@ def check(bare: Bare, row: np.void) -> None:
     assert sound(row)
     assert int(row["n_actions"]) - int(row["length"]) == (bare.details(row).get("error", {}).get("where") == "step")
     crcs = list(row["column_crcs"])
-    for (name, column), crc in zip(bare.columns.items(), crcs[:-1], strict=True):
-        assert row["first_step"] + row["n_actions"] <= len(column), name
+    for name, crc in zip(bare.columns, crcs[:-1], strict=True):
+        assert len(bare.column(name, row)) == row["n_actions"], name
         assert crc32(bare.column(name, row).tobytes()) == crc, name
     first, count = int(row["first_fingerprint"]), int(row["n_fingerprints"])
     assert first + count <= len(bare.fingerprints)

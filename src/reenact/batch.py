@@ -109,8 +109,8 @@ class Batch(Block):
         leaf, width = self.codec.leaves[index], self.width
         if leaf.is_json:
             return [one for step in entries for one in step]
-        pieces, bounds = [], [max(0, first - self.base) for first, _, _ in self._runs]
-        for (_, _, dtypes), begin, end in zip(self._runs, bounds, [*bounds[1:], len(entries) * width], strict=True):
+        pieces, bounds = [], [*(max(0, first - self.base) for first, _, _ in self._runs), len(entries) * width]
+        for (_, _, dtypes), begin, end in zip(self._runs, bounds, bounds[1:], strict=False):
             if end <= begin:
                 continue
             dtype, step = dtypes[index], entries[begin // width]

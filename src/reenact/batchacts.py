@@ -40,11 +40,9 @@ class BatchActs(Acts):
         super().__init__(reader, lane)
         self._resets: list[tuple[int, int, BatchReset]] = []  # vector step, number, partial reset
         self._resets_seen = 0
-        self._full: dict[int, bool] = {}  # by row: of those that a user's reset began, whether it was of all lanes
-        self._number: dict[int, int] = {}
 
     def _look(self) -> None:
-        """Takes in the resets that the user has called since."""
+        """Takes in the partial resets that the user has called since."""
         while self._resets_seen < self.reader.rows_seen:
             first = self._resets_seen
             rows = self.reader.table_rows(first, min(_SLICE, self.reader.rows_seen - first))
@@ -52,12 +50,8 @@ class BatchActs(Acts):
             sound = self.reader.sound(rows)
             for at in np.flatnonzero(sound & (rows["details"]["length"] > 0)).tolist():
                 details = self.reader.details(rows[at])
-                number = details.get("reset")
-                if not isinstance(number, int):
-                    continue
-                lanes = details.get("lanes")
-                self._full[first + at], self._number[first + at] = lanes is None, number
-                if isinstance(lanes, list) and number not in known:
+                number, lanes = details.get("reset"), details.get("lanes")
+                if isinstance(number, int) and isinstance(lanes, list) and number not in known:
                     known.add(number)
                     step = int(rows[at]["first_step"]) // self.apart
                     reset = BatchReset(tuple(map(int, lanes)), details.get("given"), options_of(details))
@@ -65,16 +59,16 @@ class BatchActs(Acts):
             self._resets_seen = first + len(rows)
         self._resets.sort(key=lambda one: one[:2])
 
-    def starts_all(self, row: int) -> bool:
-        """Whether an episode began with a reset of all lanes."""
-        self._look()
-        return self._full.get(row, False)
+    def starts_all(self, row: np.void) -> bool:
+        """Whether the episode of a row began with a reset of all lanes."""
+        details = self.reader.details(row)
+        return "reset" in details and "lanes" not in details
 
     def last_with(self, name: str, end: int) -> int | None:
         """Returns the last reset of all lanes before `end`, with an origin of that name ("any": or none); or None."""
         for at in range(end - 1, -1, -1):
-            row = int(self.rows(at, at + 1)[0])
-            if self.starts_all(row) and (name == "any" or self._has(self.table_rows(at, at + 1, 0), name)[0]):
+            row = self.table_rows(at, at + 1, 0)
+            if self.starts_all(row[0]) and (name == "any" or self._has(row, name)[0]):
                 return at
         return None
 
@@ -88,13 +82,12 @@ class BatchActs(Acts):
         end = min(end, self.count)
         for at in range(first, end):
             rows = self.table_rows(at, min(at + 2, self.count), 1)
-            numbers = self.rows(at, at + 2).tolist()
-            row, own = rows[0], self.starts_all(numbers[0])
-            begin = self._begin(row, numbers[0])
-            over = _Begin(begin.step + int(row["n_actions"]), -1)
-            following = self._begin(rows[1], numbers[1]) if len(rows) > 1 else self._after(row)
-            if len(rows) > 1 and self.starts_all(numbers[1]):
-                following = _Begin(following.step, -1)
+            row, own = rows[0], self.starts_all(rows[0])
+            begin = self._begin(row)
+            over = self._over(row)
+            following = self._begin(rows[1]) if len(rows) > 1 else self._after(row)
+            if len(rows) > 1 and self.starts_all(rows[1]):
+                following = _Begin(following.step, over.reset if following.step == over.step else -1)
             details = self.reader.details(row)
             yield Act(
                 (int(row["seed"]) if row["seed"] != layout.NO_SEED else details.get("seed")) if own else None,
@@ -105,23 +98,24 @@ class BatchActs(Acts):
                 errored=False,
             )
 
-    def moves_of(self, row: np.void, number: int, space: Any) -> list[Move]:
+    def moves_of(self, row: np.void, space: Any) -> list[Move]:
         """Reads the moves of an episode's own steps.
 
         Args:
-            row: its row …
-            number: … and where that is in the table.
+            row: its row.
             space: one lane's action space, for a log that couldn't keep it.
         """
         self._look()
-        begin = self._begin(row, number)
-        return self.moves(begin, _Begin(begin.step + int(row["n_actions"]), -1), row, space)
+        return self.moves(self._begin(row), self._over(row), row, space)
 
-    def _begin(self, row: np.void, number: int) -> _Begin:
-        step = int(row["first_step"]) // self.apart
-        if number in self._number:
-            return _Begin(step, self._number[number])
-        return _Begin(step, -1)
+    def _begin(self, row: np.void) -> _Begin:
+        number = self.reader.details(row).get("reset")
+        return _Begin(int(row["first_step"]) // self.apart, number if isinstance(number, int) else -1)
+
+    def _over(self, row: np.void) -> _Begin:
+        """Returns where the steps of an episode are over."""
+        begin, count = self._begin(row), int(row["n_actions"])
+        return _Begin(begin.step + count, -1) if count else begin
 
     def _after(self, row: np.void) -> _Begin:
         """Returns where the episode begins that has no row yet."""

@@ -195,7 +195,7 @@ class Episode:
 
         What is damaged is left out with a warning: a chain may do without it.
         """
-        if self._batch is not None and not self._batch.starts_all(self.row):
+        if self._batch is not None and not self._batch.starts_all(self._row):
             return ()
         states = self._reader.states.of(self._row)
         whole = [state for state in states if state is not None]
@@ -236,9 +236,9 @@ class Episode:
         if batch is None:
             return actions
         if self._reader.action_space is not None:
-            return list(batch.moves_of(self._row, self.row, None))
+            return list(batch.moves_of(self._row, None))
         with self.stage.open(render=False) as env:
-            return list(batch.moves_of(self._row, self.row, env.action_space))
+            return list(batch.moves_of(self._row, env.action_space))
 
     def data(self) -> EpisodeData:
         """Reads all that a re-execution needs, checked.

@@ -193,8 +193,9 @@ class Table:
         Beside FIELDS they are `row` and `index`; `kept`, where not all are; and `info`, where there are any keywords.
         """
         count = self._count
+        if self.interrupted:
+            self._make_room(count + len(self.interrupted))
         for at, row in enumerate(self.interrupted, -len(self.interrupted)):
-            self._make_room(count)
             last = {name: row[name] for name in FIELDS}
             last |= {"row": at, "index": self._index_of(row), "kept": Kept.PICKED, "info": np.nan}
             for name, column in self._columns.items():
