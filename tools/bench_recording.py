@@ -2,6 +2,7 @@
 
     python tools/bench_recording.py              ns a step, and the 10,000-episode training script
     python tools/bench_recording.py --quick      the same, small: to see that it runs, not to quote
+    python tools/bench_recording.py --vector     microseconds a vector step, 8 and 64 lanes
     python tools/bench_recording.py --memory     growth of memory over 10 million steps (--memory 2: two)
     python tools/bench_recording.py --bytes      bytes on disk a step, 10,000 episodes of random CartPole
     python tools/bench_recording.py --sb3        frames a second of Stable-Baselines3's PPO (needs '.[libraries]')
@@ -31,7 +32,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import RecordEpisodeStatistics, RecordVideo
+from gymnasium.wrappers import vector as vector_wrappers
 
 import reenact
 
@@ -76,6 +80,36 @@ class Nothing(gym.Env[Any, Any]):
     def render(self) -> Any:
         """Returns a small black frame."""
         return self._frame
+
+
+class NothingTogether(VectorEnv):
+    """Lanes that do nothing: each ends after so many steps, and all at other times; reset in the next step."""
+
+    def __init__(self, num_envs: int, episode_steps: int) -> None:
+        self.num_envs, self._episode_steps = num_envs, episode_steps
+        mode = getattr(gym.vector, "AutoresetMode", None)
+        self.metadata = {} if mode is None else {"autoreset_mode": mode.NEXT_STEP}
+        self.single_action_space, self.single_observation_space = spaces.Discrete(2), spaces.Box(-1, 1, (4,))
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._observations = np.zeros((num_envs, 4), np.float32)
+        self._rewards, self._never = np.ones(num_envs), np.zeros(num_envs, np.bool_)
+        self._due = np.random.default_rng(SEED).integers(1, episode_steps + 1, num_envs)
+        self._steps, self._next = 0, int(self._due.min())
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002 - does nothing
+        """Does nothing."""
+        return self._observations, {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ARG002 - does nothing
+        """Counts."""
+        self._steps += 1
+        if self._steps < self._next:
+            return self._observations, self._rewards, self._never, self._never, {}
+        ends = self._due <= self._steps
+        self._due[ends] += self._episode_steps + 1
+        self._next = int(self._due.min())
+        return self._observations, self._rewards, ends, self._never, {}
 
 
 class BareWrapper(gym.Wrapper[Any, Any, Any, Any]):
@@ -332,6 +366,45 @@ def report_sb3(repeats: int, steps: int) -> None:
         print(f"| {vec_env.__name__} | {without:,.0f} | {with_:,.0f} | {ratios[0]:.3f} | {ratios[1]:.3f} |", flush=True)
 
 
+def vector_step_time(lanes: int, episode_steps: int, form: Form, steps: int) -> float:
+    """Returns microseconds a vector step of one form, in its stride."""
+    actions = list(np.random.default_rng(SEED).integers(2, size=(64, lanes)))
+    with scratch() as folder:
+        envs: Any = NothingTogether(lanes, episode_steps)
+        if form is STATISTICS:
+            envs = vector_wrappers.RecordEpisodeStatistics(envs)
+        elif form is not BARE:
+            envs = reenact.VectorRecorder(envs, folder / "run")
+        envs.reset()
+        step, took = envs.step, 0
+        for count in (min(steps, 2_000), steps):
+            gc.collect()
+            stream = itertools.islice(itertools.cycle(actions), count)
+            started = time.perf_counter_ns()
+            for action in stream:
+                step(action)
+            took = time.perf_counter_ns() - started
+        envs.close()
+    return took / steps / 1000
+
+
+def report_vector(steps: int, repeats: int) -> None:
+    """Prints the table of vector envs."""
+    print("\n### A vector env that does nothing, Discrete(2), NEXT_STEP\n")
+    print(f"Microseconds a vector step; {steps:,} of them, {repeats} repeats.\n")
+    print("| lanes | steps an episode | RecordEpisodeStatistics adds | reenact.VectorRecorder adds | ratio |")
+    print("|--:|--:|--:|--:|--:|")
+    forms = (BARE, STATISTICS, Form("reenact.VectorRecorder", recorder))
+    for lanes, episode_steps in itertools.product((8, 64), (EPISODE_STEPS, SHORT_EPISODE_STEPS)):
+
+        def measure(form: Form, lanes: int = lanes, episode_steps: int = episode_steps) -> float:
+            return vector_step_time(lanes, episode_steps, form, steps)
+
+        times = in_turns(forms, repeats, measure, "µs")
+        theirs, ours = adds(times, STATISTICS.name), adds(times, forms[2].name)
+        print(f"| {lanes} | {episode_steps} | {theirs:.1f} | {ours:.1f} | {against(ours, theirs)} |", flush=True)
+
+
 def resident_bytes() -> int:
     """Returns the memory that this process holds now (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
@@ -396,6 +469,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps a turn on the env that does nothing (200,000)")
     parser.add_argument("--episodes", type=int, help="of the training script and of --bytes (10,000)")
     parser.add_argument("--memory", type=float, nargs="?", const=10.0, metavar="MILLIONS", help="growth of memory")
+    parser.add_argument("--vector", action="store_true", help="vector envs")
     parser.add_argument("--bytes", action="store_true", help="bytes on disk a step")
     parser.add_argument("--sb3", action="store_true", help="frames a second of Stable-Baselines3's PPO")
     parser.add_argument("--memory-child", type=int, help=argparse.SUPPRESS)
@@ -406,6 +480,11 @@ def main() -> None:
         return
     if options.sb3:
         report_sb3(options.repeats or (4 if options.quick else 100), options.steps or 512)
+        return
+    if options.vector:
+        report_vector(
+            options.steps or (2_000 if options.quick else 20_000), options.repeats or (2 if options.quick else 7)
+        )
         return
     episodes = options.episodes or (300 if options.quick else 10_000)
     if options.memory is not None or options.bytes:

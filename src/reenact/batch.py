@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gymnasium import spaces
 
     from reenact.codec import ActionCodec
-    from reenact.layout import Ended
     from reenact.pending import Entry
     from reenact.writer import SegmentWriter
 
@@ -134,16 +133,6 @@ class Batch(Block):
         entry.fingerprints_kept = len(kept) // 2
         entry.crcs[-1] = crc32(kept)
         prints += kept.tobytes()
-
-    def end_of(self, lane: int, ended: Ended) -> Entry | None:
-        """Takes a lane's episode, which ends with the last vector step of the tape, out of those that run."""
-        entry = self.lanes[lane]
-        if entry is not None:
-            self.lanes[lane] = None
-            self.measure(entry)
-            entry.ended = ended
-            self.pending.append(entry)
-        return entry
 
     def measure(self, entry: Entry) -> None:
         """Notes how many steps a running episode has."""

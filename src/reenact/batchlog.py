@@ -21,7 +21,7 @@ from reenact.pending import Entry, as_float
 from reenact.segments import Options, SegmentLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from reenact.batch import Batch
@@ -129,12 +129,19 @@ class BatchLog(SegmentLog):
         self._last_tick = (self._vector_steps, now)
         self._next_tick()
 
-    def began(self, lane: int, observation: Any, states: list[tuple[StateKind, bytes]]) -> None:
-        """The vector env has reset a lane by itself: its episode goes on from the next step."""
-        if self._writer is not None:
-            entry = self.block.lanes[lane] = Entry(self.block.end + lane, lane)
-            entry.states += [(0, *state) for state in states]
-            self._first_seen(entry, observation)
+    def began(self, lanes: Iterable[int], observations: Any) -> None:
+        """The vector env has reset lanes by itself: their next episodes begin with the next step.
+
+        Args:
+            lanes: which.
+            observations: one a lane, of all of them.
+        """
+        if self._writer is None:
+            return
+        first, running = self.block.end, self.block.lanes
+        for lane in lanes:
+            running[lane] = entry = Entry(first + lane, lane)
+            self._first_seen(entry, observations[lane])
 
     def add_states(self, lane: int, states: list[tuple[StateKind, bytes]]) -> None:
         """Adds states that a lane's running episode was started from, noticed after its reset."""
@@ -145,7 +152,7 @@ class BatchLog(SegmentLog):
     def rested(self, lanes: Iterable[int]) -> None:
         """In the step that has just been done, lanes were reset instead."""
         first = self.block.count - self.block.width
-        self.block.rests += [first + lane for lane in lanes]
+        self.block.rests.extend(first + lane for lane in lanes)
 
     def _see(self, observations: Any) -> None:
         """Looks at what observations are like, and begins to keep them for the running checksums."""
@@ -204,46 +211,63 @@ class BatchLog(SegmentLog):
     # ---- ends
 
     def end(
-        self, lane: int, ended: Ended, elapsed: float, info: tuple[float, ...], last: tuple[Any, bool] | None
-    ) -> Entry | None:
-        """A lane's episode has ended with the last step; returns what is logged of it, or None.
+        self,
+        lanes: Sequence[int],
+        ended: Sequence[Ended],
+        elapsed: Sequence[float],
+        info: Callable[[int], tuple[float, ...]] | None,
+        last: Callable[[int], Any],
+        *,
+        aside: bool,
+    ) -> None:
+        """Episodes of lanes have ended with the last step.
 
         Args:
-            lane: which.
-            ended: how.
-            elapsed: seconds.
-            info: the values of the info keywords.
-            last: its last observation, and whether the vector env gave that aside; None: it is not known.
+            lanes: which.
+            ended: how, one a lane.
+            elapsed: seconds, one a lane.
+            info: gives the values of the info keywords of a lane; None: there are none.
+            last: gives the last observation of a lane's episode, or None where it is not known.
+            aside: whether the vector env gave that beside the observations, which are of the next episode.
         """
-        entry = self._take_out(lane, ended, elapsed)
-        if entry is not None:
-            entry.info = info
-            if not self._checks and last is not None:
-                entry.fingerprints.extend((entry.length, fingerprint(last[0])))
-            elif self._checks and (last is None or last[1]):
-                entry.final = b"" if last is None else np.asarray(last[0]).tobytes()
-        return entry
+        for entry in self._take_out(lanes, ended, elapsed):
+            if info is not None:
+                entry.info = info(entry.lane)
+            if not self._checks:
+                seen = last(entry.lane)
+                if seen is not None:
+                    entry.fingerprints.extend((entry.length, fingerprint(seen)))
+            elif aside:
+                seen = last(entry.lane)
+                entry.final = b"" if seen is None else np.asarray(seen).tobytes()
 
-    def _take_out(self, lane: int, ended: Ended, elapsed: float) -> Entry | None:
-        entry = self.block.end_of(lane, ended)
-        if entry is not None:
-            self._last_end_time = entry.end_time = self._now_ns()
-            entry.total, entry.elapsed = as_float(self._statistics.returns[lane]), elapsed
-            self._to_fold.append(entry)
-        return entry
+    def _take_out(self, lanes: Iterable[int], ended: Iterable[Ended], elapsed: Iterable[float]) -> list[Entry]:
+        """Takes lanes' episodes out of those that run; returns those that there were."""
+        block, end, width = self.block, self.block.end, self.block.width
+        returns, running = self._statistics.returns.tolist(), block.lanes
+        self._last_end_time = now = self._now_ns()
+        found = []
+        for lane, how, took in zip(lanes, ended, elapsed, strict=True):
+            entry = running[lane]
+            if entry is not None:
+                running[lane] = None
+                entry.length = entry.n_actions = (end + lane - entry.first_step) // width
+                entry.ended, entry.end_time, entry.total, entry.elapsed = how, now, returns[lane], took
+                found.append(entry)
+        block.pending += found
+        self._to_fold += found
+        return found
 
     def interrupt(self, lanes: Iterable[int]) -> None:
         """A reset or a close comes before the ends of the lanes' episodes."""
         self.block.align(len(self.tape.rewards))
         if self.tape.observed is not None:
             del self.tape.observed[len(self.tape.rewards) - self._folded_to :]
-        now = time.perf_counter()
-        for lane in lanes:
-            entry = self._take_out(lane, Ended.INTERRUPTED, 0.0)
-            if entry is not None and entry.length:
-                entry.elapsed = round(now - self._statistics.start_times[lane], 6)
-            elif entry is not None:
-                entry.ended, entry.total = Ended.NOTHING, 0.0
+        lanes = list(lanes)
+        elapsed = np.round(time.perf_counter() - self._statistics.start_times[lanes], 6).tolist()
+        for entry in self._take_out(lanes, [Ended.INTERRUPTED] * len(lanes), elapsed):
+            if not entry.length:
+                entry.ended, entry.total, entry.elapsed = Ended.NOTHING, 0.0, 0.0
 
     def raised(self) -> None:
         """The vector env raised: nobody knows which lanes have done the step, so no episode goes on."""

@@ -299,10 +299,11 @@ class Block:
             kind = bisect.bisect_right(self._run_starts, entry.first_step) - 1
             entry.kind = self._first_run_row + max(0, kind)
         at = entry.first_step + entry.steps_done * self.width - self.base
-        first = at // self.width + max(0, entry.lane) * len(self.tape.rewards)
+        first = at // self.width + (entry.lane * len(self.tape.rewards) if entry.lane > 0 else 0)
         end = first + entry.n_actions - entry.steps_done
-        for index, (view, width) in enumerate(zip(views, widths, strict=True)):
-            entry.crcs[index] = crc32(view[first * width : end * width], entry.crcs[index])
+        crcs = entry.crcs
+        for index, (view, width) in enumerate(zip(views, widths, strict=False)):
+            crcs[index] = crc32(view[first * width : end * width], crcs[index])
         entry.steps_done = entry.n_actions
         self._write_fingerprints(writer, entry, prints)
         if not entry.states_done:

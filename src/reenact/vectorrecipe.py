@@ -77,6 +77,9 @@ def _of_async(base: Any, factory: str | recipe.EnvFactory | None) -> tuple[dict[
     """Takes it from an env like those in the workers, made and dropped, as the vector env itself did for its spaces."""
     before = snapshot.global_states()
     token = recipe.inert.set(True)
+    # Gymnasium 1.0 leaves `make_vec`'s own arguments among those that its env functions pass on
+    kwargs: dict[str, Any] = {} if base.spec is None else base.spec.kwargs
+    own = {name: kwargs.pop(name) for name in _OWN if name in kwargs and name != "render_mode"}
     try:
         env = base.env_fns[0]()
     except Exception as error:  # noqa: BLE001  # the user's own code
@@ -84,6 +87,7 @@ def _of_async(base: Any, factory: str | recipe.EnvFactory | None) -> tuple[dict[
         empty: dict[str, Any] = {"id": None, "entry_point": None, "kwargs": {}, "modules": [], "wrappers": []}
         return {**empty, "factory": None, "doubts": [], "paths": []}, [problem]
     finally:
+        kwargs.update(own)
         recipe.inert.reset(token)
         snapshot.put_global_states(before)
     try:
