@@ -105,9 +105,8 @@ def read(path: Path, group: str = "/") -> Bare:
         before = np.cumsum(bare.rows["ended"] != 0) - (bare.rows["ended"] != 0)
         assert bare.rows["index"].tolist() == before.tolist()
         if "autoreset" in bare.attrs:
-            runs = [int(row["index"]) for row in bare.running]
-            ended = int((bare.rows["ended"] != 0).sum())
-            assert all(index >= ended for index in runs) or all(index < ended for index in runs)
+            indices = [int(row["index"]) for row in bare.running if row["length"]]
+            assert indices == [*range(indices[0], indices[0] + len(indices))] if indices else True
         elif bare.open is not None:
             last, index = bare.rows[-1:], int(bare.open["index"])
             # in the middle of a commit, the slot is older than the rows, and its episode one of theirs

@@ -113,6 +113,36 @@ def test_a_packed_file_of_one_episode(tmp_path: Path) -> None:
         run[1].data()
 
 
+@pytest.mark.parametrize("name", ["vector", "vector-killed"])
+def test_a_vector_env(name: str, tmp_path: Path) -> None:
+    """Each lane's episodes are there, with their actions in their types, of a closed segment and of a killed one."""
+    path = tmp_path / "segment-00000.h5"
+    path.write_bytes(gzip.decompress((PACKED / f"{name}.h5.gz").read_bytes()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = reenact.open_run(path)
+    assert [part.state for part in run.segments] == ["killed" if "killed" in name else "closed"]
+    assert run.lanes.tolist() == [0, 1, 2, 0, 1, 2]
+    assert run.lengths.tolist() == [2, 3, 4, 2, 2, 1]
+    assert run.returns.tolist() == [0.75, 1.5, 2.5, 0.75, 0.75, 0.25]
+    assert run.ended.tolist() == ["terminated"] * 4 + ["interrupted"] * 2
+    assert run.seeds.tolist() == [7, 7, 7, None, None, None]
+    assert run.info("score").tolist()[:4] == [20.0, 30.0, 40.0, 20.0]
+    assert run[0].options == {"level": 2}
+    assert [episode.rewards.tolist() for episode in run][3:] == [[0.25, 0.5], [0.25, 0.5], [0.25]]
+    given = [[repr(action) for action in episode.actions] for episode in run]
+    plain, once = "array([ 0.5, -0. ], dtype=float32)", "[1, 0]"
+    assert given == [[plain] * 2, [plain] * 3, [plain] * 4, [plain, once], [once, plain], [plain]]
+    data = [episode.data() for episode in run]
+    assert [one.origins[0].name if one.origins else None for one in data] == ["seed"] * 3 + [None] * 3
+    assert [[None if move.action is None else np.shape(move.action) for move in one.actions] for one in data][3:] == [
+        [(3, 2), (3, 2)],
+        [(3, 2), (3, 2)],
+        [(3, 2)],
+    ]
+    assert [max(one.fingerprints) for one in data] == run.lengths.tolist()
+
+
 def test_a_later_version_is_refused_by_name(segment: Path) -> None:
     """A segment of a format version that isn't known yet says that reenact must be updated."""
     with h5py.File(segment, "r+", locking=False) as file:

@@ -26,6 +26,7 @@ except ImportError:  # Gymnasium 1.0, whose own vector envs know the first alone
 ALL_MODES = [*AutoresetMode]
 MODES = ALL_MODES if hasattr(gym.vector, "AutoresetMode") else ALL_MODES[:1]
 """What this Gymnasium's own vector envs can do."""
+NEXT_STEP, SAME_STEP, DISABLED = ALL_MODES
 GO_ON, TERMINATE, TRUNCATE = 0, 1, 2
 WIDTH = 3
 

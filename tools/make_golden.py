@@ -4,20 +4,25 @@ It is kept as it was made: run this again only for a new format version, into a 
 expects (tests/test_golden.py) are literals, printed here, so that a bug in reading can't cancel itself.
 
     python tools/make_golden.py tests/data/format-1
+    python tools/make_golden.py tests/data/format-1 vector      of a vector env: closed, and as a kill would leave it
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gymnasium as gym
 import h5py
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 import reenact
 
@@ -44,6 +49,63 @@ class Counter(gym.Env[Any, Any]):
             raise RuntimeError("told to stop")
         done = self.steps == 4  # noqa: PLR2004  # the episode's length
         return np.full(1, self.steps, np.float32), 0.25 * self.steps, done, False, {"score": 10 * self.steps}
+
+
+class Counters(VectorEnv):
+    """Lanes that count; lane k's episodes have k + 2 steps, and are reset in the step after."""
+
+    def __init__(self) -> None:
+        self.num_envs, self.metadata = 3, {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.single_action_space: spaces.Space[Any] = spaces.Box(-1, 1, (2,), np.float32)
+        self.single_observation_space = spaces.Box(-1, 100, (1,), np.float32)
+        self.action_space = batch_space(self.single_action_space, 3)
+        self.observation_space = batch_space(self.single_observation_space, 3)
+        self.steps = np.zeros(3, int)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002 - counts
+        """Begins again."""
+        super().reset(seed=seed)
+        self.steps[:] = 0
+        return self.steps[:, None].astype(np.float32), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ARG002 - counts
+        """Rewards a quarter of the number of the step."""
+        rests = self.steps == np.arange(3) + 2
+        self.steps = np.where(rests, 0, self.steps + 1)
+        ends = self.steps == np.arange(3) + 2
+        return (
+            self.steps[:, None].astype(np.float32),
+            self.steps / 4,
+            ends,
+            np.zeros(3, bool),
+            {"score": 10 * self.steps},
+        )
+
+
+def vector(folder: Path) -> None:
+    """Records a vector env, as it is when a kill comes and when it is closed, long ago: who wrote it is dead."""
+    clock = itertools.count(1_735_689_600_000_000_000, 1_000_000)  # 2025, a millisecond a look
+    with mock.patch("time.time_ns", clock.__next__):
+        _vector(folder)
+
+
+def _vector(folder: Path) -> None:
+    envs = reenact.VectorRecorder(Counters(), run=folder, info_keywords=("score",))
+    envs.reset(seed=7, options={"level": 2})
+    path = folder / "segment-00000.h5"
+    for step in range(6):
+        envs.step(np.full((3, 2), [0.5, -0.0], np.float32) if step != 4 else [[1, 0]] * 3)  # noqa: PLR2004 - Python ints once
+        if step == 3:  # noqa: PLR2004 - a commit in the middle of episodes
+            envs.flush()
+    envs.flush()
+    (folder / "killed.h5").write_bytes(path.read_bytes())
+    _compress(folder / "killed.h5", folder / "vector-killed.h5.gz")
+    envs.close()
+    with h5py.File(path, "r", locking=False) as file:
+        print(dict(file.attrs))
+        print(file["episodes"][:])
+    _compress(path, folder / "vector.h5.gz")
+    (folder / "run.json").unlink()
 
 
 def main(folder: Path) -> None:
@@ -83,4 +145,4 @@ def _compress(path: Path, packed: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (vector if sys.argv[2:] == ["vector"] else main)(Path(sys.argv[1]))

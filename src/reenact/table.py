@@ -85,7 +85,8 @@ class Table:
         self._labels: dict[int, str] = {}
         self._unread: list[tuple[Array, Array]] = []  # places of labels, and their references
         self._count = 0
-        self._next_index = self._end_of_rows = 0
+        self._next_index = self._end_of_rows = self._last_end_time = 0
+        self._lane_ends = np.zeros(reader.header.width, np.uint64)
         self._finished = False
         self._succeeded = self._taken_over = False
         self.status = reader.slots.status()
@@ -111,26 +112,36 @@ class Table:
         before = (self.status, self.alive, [row.tobytes() for row in self.interrupted])
         fresh = self._take_rows()
         self.live, self.interrupted = [], []
-        found = [] if status.closed or self._taken_over else self.reader.slots.open_episodes()
-        if self._is_newer(found):
-            if alive:
-                self.live = found
-            elif status.writer.pid:  # else nobody knows whether they run
-                self.interrupted = [row.copy() for row in found if row["length"]]
-            for row in self.interrupted:
-                # it ended at its last commit; a damaged slot may have that of the one before
-                row["end_time"] = max(int(row["end_time"]), status.heartbeat)
+        found = [] if status.closed or self._taken_over else self._still_open(self.reader.slots.open_episodes())
+        if alive:
+            self.live = found
+        elif status.writer.pid:  # else nobody knows whether they run
+            self.interrupted = [row.copy() for row in found if row["length"]]
+            self._settle(status.heartbeat)
         settled = bool(self.live or self.interrupted) or status.closed or self._taken_over
         self._lost_last = not settled and (not status.writer.pid or self.reader.slots.lost_open(alive=alive))
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (status, alive, [row.tobytes() for row in self.interrupted])
 
-    def _is_newer(self, found: list[np.void]) -> bool:
-        """Whether a slot is not older than the rows: else it speaks of episodes that are among them."""
+    def _still_open(self, found: list[np.void]) -> list[np.void]:
+        """Returns those of a slot's episodes that are not among the rows: the slot may be older than these."""
         if self.reader.header.autoreset:
-            return bool(found) and min(int(row["index"]) for row in found) >= self._next_index
+            lanes = range(len(self._lane_ends))
+            return [
+                row for row in found if row["lane"] in lanes and int(row["first_step"]) >= self._lane_ends[row["lane"]]
+            ]
         # a damaged last row can't tell whether it is
-        return bool(found) and int(found[0]["first_step"]) >= self._end_of_rows and not self._ends_damaged
+        return [row for row in found if int(row["first_step"]) >= self._end_of_rows and not self._ends_damaged]
+
+    def _settle(self, heartbeat: int) -> None:
+        """The episodes that ran when the writer was killed ended at its last commit."""
+        index = self._next_index
+        for at, row in enumerate(self.interrupted):
+            row["end_time"] = max(int(row["end_time"]), heartbeat)  # a damaged slot may have that of the one before
+            if self.reader.header.autoreset:  # whose slot may be older than rows that stand
+                row["end_time"] = max(int(row["end_time"]), self._last_end_time)
+                index = max(index, int(row["index"]) - at)
+                row["index"] = index + at
 
     @property
     def committed(self) -> bool:
@@ -174,9 +185,16 @@ class Table:
                 self._unread.append((at + marked, refs[marked]))
             self._count = end
             self._ends_damaged = not sound[-1]
+            if self.reader.header.autoreset:
+                mine = rows[sound & (rows["lane"] >= 0) & (rows["lane"] < len(self._lane_ends))]
+                # of each lane the last one's stands
+                self._lane_ends[mine["lane"]] = mine["first_step"] + mine["n_actions"] * np.uint64(
+                    self.reader.header.width
+                )
             last = np.flatnonzero(sound)[-1:]
             if len(last):
                 row = rows[last[0]]
+                self._last_end_time = int(row["end_time"])
                 self._end_of_rows = int(row["first_step"]) + int(row["n_actions"])
         return self.reader.rows_seen > before
 
