@@ -20,10 +20,11 @@ def main(path: str) -> None:
         print(f"format {text['format']} {file.attrs['version']}, run {text['run']}")
         print(f"env {json.loads(text['recipe'])['id']}, recorded with {text['versions']}")
         columns = json.loads(text["columns"])
+        apart = int(file.attrs["batch_width"])  # of a vector env, the steps of its lanes lie side by side
         for row in file["episodes"][:5]:
-            first, count = row["first_step"], row["n_actions"]
-            rewards = file["steps/reward"][first : first + count]
-            actions = file["steps/action/value"][first : first + count]
+            first, count = int(row["first_step"]), int(row["n_actions"])
+            its = slice(first, first + count * apart, apart)
+            rewards, actions = file["steps/reward"][its], file["steps/action/value"][its]
             assert crc32(actions.tobytes()) == row["column_crcs"][columns.index("action/value")]
             assert rewards.sum() == row["return"]
             print(f"{ENDED[row['ended']]} after {row['length']} steps, return {row['return']}, {actions[:8]} …")

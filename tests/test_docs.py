@@ -51,7 +51,7 @@ def test_readme_python(tmp_path: Path) -> None:
     """The README's Python blocks, one after the other, record a run and replay it."""
     found = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     blocks = [block for block in found if "stable_baselines3" not in block]  # those, test_libraries.py runs
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks) + "\nassert all(result.ok for result in results)\n")
     run(script, folder=tmp_path)
@@ -59,6 +59,11 @@ def test_readme_python(tmp_path: Path) -> None:
         f"cartpole-episode-{n}.mp4" for n in (0, 250)
     }
     assert np.all(reenact.open_run(tmp_path / "runs/cartpole").lengths > 0)
+    vector = reenact.open_run(tmp_path / "runs/cartpole-vector")
+    assert set(vector.lanes.tolist()) == set(range(8))
+    assert reenact.verify(vector, -1)[0].ok
+    segment = tmp_path / "runs/cartpole-vector/segment-00000.h5"
+    assert "terminated after" in run(ROOT / "examples/inspect_with_h5py.py", segment, folder=tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(cli.reenact.commands))

@@ -23,7 +23,7 @@ _WITHOUT_EFFECT = frozenset(
 """Vector wrappers that change no transition."""
 _OWN = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "render_mode")
 """Arguments of `make_vec` itself, which it puts among an env's."""
-_WAY_OUT = 'pass factory="my_envs:make", or wrap each sub-env in reenact.Recorder instead'
+_WAY_OUT = 'pass factory="my_envs:make", or record inside each sub-env by reenact.recording'
 
 
 def name_of(base: Any) -> str:
