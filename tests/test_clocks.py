@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import reenact
 from bare import only, segments, sound
-from reenact.log import TICK_SHARE
+from reenact.segments import TICK_SHARE
 from reenact.process import STALE_S, Process, this_process
 
 if TYPE_CHECKING:
