@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import reenact
 from bare import only, segments, sound
-from reenact.segments import TICK_SHARE
 from reenact.process import STALE_S, Process, this_process
+from reenact.segments import TICK_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

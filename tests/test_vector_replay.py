@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 
 import reenact
 from bare import only, segments
-from reenact import VectorRecorder
+from reenact import VectorRecorder, listing
 from reenact.layout import Kept
 from vector_envs import ALL_MODES, MODES, TERMINATE, TRUNCATE, WIDTH, Together, make, register
 
@@ -409,6 +410,40 @@ def test_a_live_run_is_read_as_it_stands(tmp_path: Path) -> None:
     assert [one.number for one in run] == [0, 1, 2, 3]
     assert {result.verdict for result in reenact.verify(run)} == {"exact"}
     envs.close()
+
+
+@pytest.mark.parametrize("width", [0, 4, 10**9])
+def test_a_forged_width_is_refused(width: int, tmp_path: Path) -> None:
+    """A segment whose lanes are more than any vector env has, or not those of its slots, is damaged, in one line."""
+    record(tmp_path / "run", "batch", steps=3)
+    path = tmp_path / "run" / "segment-00000.h5"
+    with h5py.File(path, "r+", locking=False) as file:
+        file.attrs["batch_width"] = width
+    with pytest.raises(reenact.DamagedError, match=r"^[^\n]+$"):
+        reenact.open_run(path)
+
+
+def test_what_runs_is_told_lane_by_lane(tmp_path: Path) -> None:
+    """`show` says of a live vector env which lane is how far, and of very many only how many there are."""
+    envs = VectorRecorder(make("batch", NEXT_STEP, width=11), tmp_path / "run")
+    envs.reset(seed=1)
+    envs.step(np.zeros(11, int))
+    envs.flush()
+    told = [line for line in listing.notes(reenact.open_run(tmp_path / "run")) if line.startswith("live")]
+    assert told[3].startswith("live: segment 0 lane 3 is 1 steps into an episode, return ")
+    assert told[8:] == ["live: 3 more episodes"]
+    envs.close()
+
+
+def test_episodes_are_handed_to_other_processes(tmp_path: Path) -> None:
+    """Pickled and opened again, each is the same episode, those that a kill cut among them."""
+    done = train(tmp_path, "batch", NEXT_STEP.value, steps=15, killed=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    register()
+    for episode in reenact.open_run(tmp_path / "run"):
+        again = pickle.loads(pickle.dumps(episode))  # noqa: S301  # one's own
+        assert (again.address, again.lane, again.length) == (episode.address, episode.lane, episode.length)
+        assert again.rewards.tolist() == episode.rewards.tolist()
 
 
 # ---- recipes

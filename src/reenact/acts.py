@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ACTS, _STEPS = 512, 16384
 """Of the blocks read: resets, and steps, unless one episode has more."""
 _SLICE = 16384
+_SEED, _STATES = 1, 2
 Array = np.ndarray[Any, Any]
 
 
@@ -55,8 +56,12 @@ class Acts:
 
     def __init__(self, reader: SegmentReader, lane: int = -1) -> None:
         self.reader, self.lane, self.apart = reader, lane, reader.header.width
-        self._looked = 0
-        self._rows = np.zeros(0, np.int64)  # of a lane
+        # of a lane: its rows, as far as they have been looked for; which have a seed and which have states; which of
+        # the latter, as far as these have been read, have snapshots among them
+        self._looked = self._states_read = 0
+        self._rows = np.zeros(0, np.int64)
+        self._marks = np.zeros(0, np.uint8)
+        self._snapshots: list[int] = []
 
     @property
     def count(self) -> int:
@@ -76,8 +81,11 @@ class Acts:
         while self._looked < self.reader.rows_seen:
             count = min(_SLICE, self.reader.rows_seen - self._looked)
             rows = self.reader.table_rows(self._looked, count)
-            mine = (rows["lane"] == self.lane) | ~self.reader.sound(rows)
-            self._rows = np.concatenate([self._rows, self._looked + np.flatnonzero(mine)])
+            sound = self.reader.sound(rows)
+            mine = np.flatnonzero((rows["lane"] == self.lane) | ~sound)
+            marks = _SEED * (rows["seed"] != layout.NO_SEED) + _STATES * (rows["n_states"] > 0)
+            self._marks = np.concatenate([self._marks, (marks * sound)[mine].astype(np.uint8)])
+            self._rows = np.concatenate([self._rows, self._looked + mine])
             self._looked += count
         return self._rows
 
@@ -133,42 +141,37 @@ class Acts:
             name: "seed", "snapshot" or "any".
             end: counted from the first reset of the env in the segment.
         """
-        if self.lane < 0 and name == "snapshot":
-            return self._last_snapshot(end)
-        while end > 0:
-            first = max(0, end - _SLICE)
-            numbers = self.rows(first, end)
-            begin = int(numbers[0])
-            rows = self.reader.read(layout.EPISODES, begin, int(numbers[-1]) + 1 - begin)[numbers - begin]
-            found = np.flatnonzero(self._has(rows, name))
-            if len(found):
-                return first + int(found[-1])
-            end = first
-        return None
-
-    def _has(self, rows: Array, name: str) -> Array:
-        """Returns which resets have an origin of that name, bool, shape (len(rows),)."""
-        seeded, stated = rows["seed"] != layout.NO_SEED, rows["n_states"] > 0
-        if name != "snapshot":
-            found: Array = seeded if name == "seed" else seeded | stated
-            return found
-        snapshots = np.zeros(len(rows), np.bool_)
-        for at in np.flatnonzero(stated):
-            held = self.reader.states.of(rows[at])
-            snapshots[at] = any(state is not None and state[1] is StateKind.SNAPSHOT for state in held)
-        return snapshots
-
-    def _last_snapshot(self, end: int) -> int | None:
-        stop = self.reader.count(layout.STATES)
+        if self.lane >= 0:
+            found = self._lane_with(name, end)
+            return int(found[-1]) if len(found) else None
+        table = layout.STATES if name == "snapshot" else layout.EPISODES
+        stop = self.reader.count(table) if name == "snapshot" else end
         while stop > 0:
             first = max(0, stop - _SLICE)
-            rows = self.reader.read(layout.STATES, first, stop - first)
-            found = rows["episode"][rows["kind"] == StateKind.SNAPSHOT].astype(np.int64)
-            found = found[found < end]
+            rows = self.reader.read(table, first, stop - first)
+            if name == "snapshot":
+                found = rows["episode"][rows["kind"] == StateKind.SNAPSHOT].astype(np.int64)
+                found = found[found < end]
+            else:
+                has = rows["seed"] != layout.NO_SEED
+                found = first + np.flatnonzero(has if name == "seed" else has | (rows["n_states"] > 0))
             if len(found):
                 return int(found[-1])
             stop = first
         return None
+
+    def _lane_with(self, name: str, end: int) -> Array:
+        """Returns which of a lane's resets before `end` have an origin of that name."""
+        rows = self._lane_rows()
+        if name != "snapshot":
+            return np.flatnonzero(self._marks[:end] & (_SEED if name == "seed" else _SEED | _STATES))
+        for at in (self._states_read + np.flatnonzero(self._marks[self._states_read :] & _STATES)).tolist():
+            held = self.reader.states.of(self.reader.row(int(rows[at])))
+            if any(state is not None and state[1] is StateKind.SNAPSHOT for state in held):
+                self._snapshots.append(at)
+        self._states_read = len(rows)
+        found = np.array(self._snapshots, np.int64)
+        return found[found < end]
 
     def _block(self, rows: Array, starts: list[int], space: Any) -> Iterator[Act]:
         reader, apart, first = self.reader, self.apart, starts[0]

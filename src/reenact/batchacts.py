@@ -6,6 +6,7 @@ episodes, an autoreset or a partial reset, is one of the moves before it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ class BatchActs(Acts):
         super().__init__(reader, lane)
         self._resets: list[tuple[int, int, BatchReset]] = []  # vector step, number, partial reset
         self._resets_seen = 0
+        self._all: list[int] = []  # rows of the lane that a reset of all lanes began
 
     def _look(self) -> None:
         """Takes in the partial resets that the user has called since."""
@@ -50,14 +52,18 @@ class BatchActs(Acts):
             sound = self.reader.sound(rows)
             for at in np.flatnonzero(sound & (rows["details"]["length"] > 0)).tolist():
                 details = self.reader.details(rows[at])
-                number, lanes = details.get("reset"), details.get("lanes")
-                if isinstance(number, int) and isinstance(lanes, list) and number not in known:
+                number, lanes, seed = (details.get(name) for name in ("reset", "lanes", "given"))
+                if lanes is None and number is not None and rows[at]["lane"] == self.lane:
+                    self._all.append(first + at)
+                if not isinstance(lanes, list) or not all(lane in range(self.apart) for lane in lanes):
+                    continue
+                if isinstance(number, int) and number not in known:
                     known.add(number)
                     step = int(rows[at]["first_step"]) // self.apart
-                    reset = BatchReset(tuple(map(int, lanes)), details.get("given"), options_of(details))
-                    self._resets.append((step, number, reset))
+                    given = seed if isinstance(seed, int) else None
+                    self._resets.append((step, number, BatchReset(tuple(lanes), given, options_of(details))))
             self._resets_seen = first + len(rows)
-        self._resets.sort(key=lambda one: one[:2])
+            self._resets.sort(key=lambda one: one[:2])
 
     def starts_all(self, row: np.void) -> bool:
         """Whether the episode of a row began with a reset of all lanes."""
@@ -66,11 +72,12 @@ class BatchActs(Acts):
 
     def last_with(self, name: str, end: int) -> int | None:
         """Returns the last reset of all lanes before `end`, with an origin of that name ("any": or none); or None."""
-        for at in range(end - 1, -1, -1):
-            row = self.table_rows(at, at + 1, 0)
-            if self.starts_all(row[0]) and (name == "any" or self._has(row, name)[0]):
-                return at
-        return None
+        self._look()
+        found = np.searchsorted(self.rows(0, self.count), np.array(self._all, np.int64))
+        found = found[found < end]
+        if name != "any":
+            found = np.intersect1d(found, self._lane_with(name, end))
+        return int(found[-1]) if len(found) else None
 
     def acts(self, first: int, end: int, space: Any = None) -> Iterator[Act]:
         """Reads resets [first, end) of the lane, and the moves of the batch after each.
@@ -128,7 +135,8 @@ class BatchActs(Acts):
 
     def moves(self, begin: _Begin, end: _Begin, row: np.void, space: Any) -> list[Move]:
         """Reads what the batch did from one point to another, during and after the episode of a row."""
-        resets = [one for one in self._resets if begin.step <= one[0] <= end.step]
+        first = bisect_left(self._resets, begin.step, key=lambda one: one[0])
+        resets = self._resets[first : bisect_right(self._resets, end.step, key=lambda one: one[0])]
         found: list[Move] = []
         # no lane before it has begun more than one kind of actions in the same step
         kind = max(0, int(row["kind"]) - self.apart)

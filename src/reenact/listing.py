@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_MOST_LIVE = 8
+"""Running episodes that are told one by one: a vector env has as many as lanes."""
+
 
 def runs(folder: Path) -> list[dict[str, object]]:
     """Lists the runs at or below a folder, packed ones among them, the one last written last."""
@@ -114,8 +117,12 @@ def notes(run: Run) -> list[str]:
         f"in {segments} segment{'s' * (segments != 1)} of {run.path}"
     ]
     lines += [
-        f"live: segment {e.segment} is {e.length} steps into an episode, return {e.return_:g} so far" for e in run.live
+        f"live: segment {e.segment}{f' lane {e.lane}' if e.lane >= 0 else ''} is {e.length} steps into an episode, "
+        f"return {e.return_:g} so far"
+        for e in run.live[:_MOST_LIVE]
     ]
+    if len(run.live) > _MOST_LIVE:
+        lines.append(f"live: {len(run.live) - _MOST_LIVE} more episodes")
     kept = int(run.kept.sum())
     if kept < len(run):
         why = run.pack.selection if run.pack is not None and run.pack.selection else "what was whole"
