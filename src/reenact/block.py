@@ -308,9 +308,10 @@ class Block:
         self._write_fingerprints(writer, entry, prints)
         if not entry.states_done:
             entry.first_state = writer.states.rows + len(states) // layout.STATE_ROW.itemsize
-        for step, kind_of_state, data in entry.states[entry.states_done :]:
-            states += sealed(_PACK_STATE(row, step, kind_of_state, *heap.add(data), 0))
-        entry.states_done = len(entry.states)
+        if len(entry.states) > entry.states_done:
+            for step, kind_of_state, data in entry.states[entry.states_done :]:
+                states += sealed(_PACK_STATE(row, step, kind_of_state, *heap.add(data), 0))
+            entry.states_done = len(entry.states)
         if entry.details and (entry.details_ref is None or entry.ended is Ended.ERRORED):
             entry.details_ref = heap.add(json.dumps(entry.details, separators=(",", ":")).encode())
 

@@ -82,7 +82,8 @@ _CHARS = {"u1": "B", "u4": "I", "i4": "i", "u8": "Q", "i8": "q", "f8": "d"}
 
 def sealed(packed: bytes) -> bytes:
     """Returns a packed row with its last field, `crc`, set to the CRC-32 of all the bytes before it."""
-    return packed[:-4] + crc32(packed[:-4]).to_bytes(4, "little")
+    body = packed[:-4]
+    return body + crc32(body).to_bytes(4, "little")
 
 
 @cache
