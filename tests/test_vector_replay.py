@@ -222,6 +222,17 @@ def test_seeds_of_lanes(tmp_path: Path) -> None:
         assert {result.verdict for result in reenact.verify(folder)} == {"exact"}
 
 
+def test_a_vector_env_without_any_generator(tmp_path: Path) -> None:
+    """One that is seeded in its own way, as ALE's is in C++, gets no generator, no warning, and replays by its seed."""
+    register()
+    envs = VectorRecorder(gym.make_vec("test/Arithmetic-v0", WIDTH, "vector_entry_point"), tmp_path / "run")
+    envs.reset(seed=5)
+    [envs.step(np.array([0, int(step % 4 == 3), 0])) for step in range(12)]
+    assert envs.unwrapped._np_random is None  # noqa: SLF001  # Gymnasium's own place for it
+    envs.close()
+    assert {result.verdict for result in reenact.verify(tmp_path / "run")} == {"exact"}
+
+
 def test_a_chain_starts_where_it_can(tmp_path: Path) -> None:
     """Of resets from inside an AsyncVectorEnv none is tried as a start: the next one back with an origin is."""
     record(tmp_path / "run", "async", steps=60)

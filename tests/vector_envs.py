@@ -134,12 +134,38 @@ class Unseen(Together):
         super().__init__(num_envs)
 
 
+class Arithmetic(Together):
+    """One without any generator of NumPy's, like those written in C++: what it draws is computed from its seed."""
+
+    state: int = 1
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:  # noqa: ARG002  # has none
+        """Begins where its seed says, or goes on."""
+        self.state = seed if seed is not None else self.state
+        self._begin(np.ones(self.num_envs, bool))
+        return self._observations(), {}
+
+    def _begin(self, mask: np.ndarray) -> None:
+        self.state = self.state * 48271 % 0x7FFFFFFF
+        self.at[mask], self.steps[mask], self.done[mask] = self.state / 0x7FFFFFFF, 0, False
+
+    def step(self, actions: np.ndarray) -> Any:
+        """Stays, but ends as it is told."""
+        self.steps += 1
+        rested, self.done = self.done, actions == TERMINATE
+        if rested.any():
+            self._begin(rested)
+            self.done &= ~rested
+        return self._observations(), self.at.copy(), self.done.copy(), np.zeros(self.num_envs, bool), {}
+
+
 def register() -> None:
     """Registers them, once."""
     if "test/Obedient-v0" not in gym.registry:
         gym.register("test/Obedient-v0", entry_point="vector_envs:Obedient", disable_env_checker=True)
         gym.register("test/Together-v0", vector_entry_point="vector_envs:Together")
         gym.register("test/Unseen-v0", vector_entry_point="vector_envs:Unseen")
+        gym.register("test/Arithmetic-v0", vector_entry_point="vector_envs:Arithmetic")
 
 
 def make(kind: str, mode: AutoresetMode, width: int = WIDTH, render_mode: str | None = None) -> VectorEnv:

@@ -137,7 +137,8 @@ def own(base: Env, *, create: bool = False) -> Any:
 
 def has_own_property(base: Env) -> bool:
     """Whether the env's class says itself what its `np_random` is, as dm_control's do."""
-    return getattr(type(base), "np_random", None) is not gym.Env.np_random
+    found = getattr(type(base), "np_random", None)
+    return found is not gym.Env.np_random and found is not gym.vector.VectorEnv.np_random
 
 
 def is_mujoco_data(value: object) -> bool:
