@@ -395,8 +395,9 @@ def test_an_error_of_the_user_s_env_keeps_its_traceback(run: Path, tmp_path: Pat
     assert "mine.py" in ended.stderr
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Ctrl-C in the middle of a replay ends with 130, one word and no file, not even a hidden partial one."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_command_that_is_stopped_leaves_nothing_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    """Ctrl-C, or what schedulers send, in mid-replay: its exit code, one word and no file, not even a hidden one."""
     run = record(tmp_path / "runs" / "long", 1)
     (tmp_path / "slow.py").write_text(
         textwrap.dedent(
@@ -424,11 +425,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         while not list((run / "videos").glob(".*")) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert list((run / "videos").glob(".*")), "no video was begun"
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: ffmpeg gets it too
+        os.killpg(process.pid, number)  # as a terminal does: ffmpeg gets it too
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (code, "")
     assert err.splitlines()[-1] == "stopped"
     assert "Traceback" not in err
     assert list((run / "videos").iterdir()) == []

@@ -1,8 +1,8 @@
 """The commands: each parses, calls one function, prints.
 
 What is for programs goes to stdout, everything for people to stderr. Exit codes: 0 all exact, 1 anything
-not, 2 wrong use, 3 something is lost (pack, repair), 130 Ctrl-C. Rooms are imported inside the commands, so
-that `--help` answers at once.
+not, 2 wrong use, 3 something is lost (pack, repair), 130 Ctrl-C, 143 SIGTERM. Rooms are imported inside the
+commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -30,7 +32,17 @@ if TYPE_CHECKING:
     from reenact.forecast import Forecast
     from reenact.run import Run
 
-_EXACT, _NOT_EXACT, _WRONG_USE, _LOSSY, _CTRL_C = 0, 1, 2, 3, 130
+_EXACT, _NOT_EXACT, _WRONG_USE, _LOSSY, _SIGNALLED = 0, 1, 2, 3, 128
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class _EndedError(KeyboardInterrupt):
+    """A signal asks the command to end, as a job scheduler's does: what a Ctrl-C cleans up is cleaned up."""
+
+
+def _end(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not come between
+    raise _EndedError(number)
 
 
 class _Commands(click.Group):
@@ -53,6 +65,10 @@ def _show_warning(
 
 def _guarded(call: Callable[[], Any]) -> Any:
     warnings.showwarning = _show_warning
+    for name in ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ():
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has hang-ups ignored
+            signal.signal(number, _end)
     if hasattr(os, "getuid"):
         # pygame asks for a Wayland screen even where it draws on none; libwayland would print an error each time
         os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
@@ -60,9 +76,10 @@ def _guarded(call: Callable[[], Any]) -> Any:
         sys.exit(call() or _EXACT)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
         click.echo("stopped", err=True)
-        sys.exit(_CTRL_C)
+        asked = stop.__cause__ if isinstance(stop, click.Abort) else stop
+        sys.exit(_SIGNALLED + (asked.args[0] if isinstance(asked, _EndedError) else signal.SIGINT))
     except click.ClickException as mistake:
         if isinstance(mistake, click.exceptions.NoArgsIsHelpError):
             mistake.show()  # no mistake, but a question
@@ -77,8 +94,11 @@ def _guarded(call: Callable[[], Any]) -> Any:
         sys.exit(_NOT_EXACT)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="reenact")
+_version = click.version_option(package_name="reenact", prog_name="reenact")
+
+
+@click.group(cls=_Commands, context_settings=_HELP)
+@_version
 def reenact() -> None:
     """Logs every episode of a Gymnasium training run; turns any of them into a video afterwards."""
 
@@ -157,7 +177,8 @@ def _looking(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@reenact.command()
+@reenact.command(context_settings=_HELP)  # a console script of its own, too
+@_version
 @_RUN
 @_selecting
 @click.option("--follow", is_flag=True, help="Wait for what is yet to come, until the training has ended.")
@@ -182,7 +203,10 @@ def _looking(command: Callable[..., Any]) -> Callable[..., Any]:
 def replay(
     run: Path | None, as_json: bool, no_diverged: bool, follow: bool, jobs: int | None, **options: Any
 ) -> int:  # click's
-    """Make videos of chosen episodes of RUN (the newest under runs/), each compared with the log."""
+    """Make videos of chosen episodes of RUN (the newest under runs/), each compared with the log.
+
+    Without any choice, those that RecordVideo films: 0, 1, 8, 27, … 1000, 2000, …
+    """
     from reenact import headless, render, workers
 
     headless.choose()
@@ -191,7 +215,7 @@ def replay(
         # one that is followed may not be there yet
         found = run if run is not None and follow else _run(run)
         results = render.replay(found, diverged=not no_diverged, follow=follow, observer=watcher, **options)
-    return _EXACT if results and options["dry_run"] else _code(results)
+    return _code(results)
 
 
 @reenact.command()
@@ -394,7 +418,7 @@ def _code(results: list[ReplayResult]) -> int:
     if not results:
         click.echo("no episode is selected", err=True)
         return _NOT_EXACT
-    return _EXACT if all(result.ok for result in results) else _NOT_EXACT
+    return _EXACT if all(result.ok or result.verdict == "planned" for result in results) else _NOT_EXACT
 
 
 def _print(rows: list[dict[str, object]], form: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ FORMATS = ("mp4", "webm", "gif", "frames")
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 """x264's names for its balances of speed and size, the fastest first; VP9's speeds 8 to 0 go by them, too."""
 
-_MIN_FPS = 0.01
+_MIN_FPS, _MAX_FPS = 0.01, 1000.0  # no screen shows more, and ffmpeg's clocks lose count far above
 _DEFAULT_PRESET = "veryfast"
 _DEFAULT_QUALITY = 55  # x264's own default, crf 23
 _WORST_CRF = {"mp4": 51, "webm": 63}
@@ -28,7 +27,7 @@ class Encoding:
     """How frames become a video.
 
     Attributes:
-        fps: Frames per second, at least 0.01. MoviePy passes on two decimals, so it is rounded to hundredths
+        fps: Frames per second, 0.01 to 1000. MoviePy passes on two decimals, so it is rounded to hundredths
             here: 30000/1001 becomes 29.97. A GIF's frames last whole hundredths of a second, two at least: its
             rate is the nearest such one.
         format: "mp4" (H.264), "webm" (VP9), "gif", or "frames": a folder of PNGs.
@@ -51,8 +50,8 @@ class Encoding:
 
     def __post_init__(self) -> None:
         fps: object = self.fps
-        if not isinstance(fps, numbers.Real) or not math.isfinite(fps) or fps < _MIN_FPS:
-            raise VideoError(f"fps must be a finite number of at least {_MIN_FPS}, not {fps!r}: give 30, say")
+        if not isinstance(fps, numbers.Real) or not _MIN_FPS <= float(fps) <= _MAX_FPS:
+            raise VideoError(f"fps must be a number from {_MIN_FPS} to {_MAX_FPS:g}, not {fps!r}: give 30, say")
         if self.format not in FORMATS:
             raise VideoError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
         if self.preset is not None and self.preset not in PRESETS:
