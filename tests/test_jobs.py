@@ -300,13 +300,21 @@ def test_workers_end_though_a_fork_holds_their_pipes(tmp_path: Path) -> None:
         ended.stdout.close()
 
 
+def command_of(pid: int) -> bytes:
+    """A process's command line; b"" of one that has just ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def test_an_ffmpeg_that_is_killed_is_told(tmp_path: Path) -> None:
     """That episode is impossible, and says so; the others are made, by the same processes."""
     run = record("JobSlow-v0", tmp_path / "run", 4)
     with replaying(run, "--jobs", "2", "--json") as process:
 
         def ffmpeg() -> list[int]:
-            return [pid for pid in group_of(process.pid) if b".partial" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            return [pid for pid in group_of(process.pid) if b".partial" in command_of(pid)]
 
         os.kill(wait_for(ffmpeg, "no ffmpeg came")[0], signal.SIGKILL)
         out, err = process.communicate(timeout=120)

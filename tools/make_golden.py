@@ -21,7 +21,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
 import reenact
@@ -55,7 +55,8 @@ class Counters(VectorEnv):
     """Lanes that count; lane k's episodes have k + 2 steps, and are reset in the step after."""
 
     def __init__(self) -> None:
-        self.num_envs, self.metadata = 3, {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        # not at the head: Gymnasium 1.0 has no such name, and the fuzzing takes `Counter` from here
+        self.num_envs, self.metadata = 3, {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
         self.single_action_space: spaces.Space[Any] = spaces.Box(-1, 1, (2,), np.float32)
         self.single_observation_space = spaces.Box(-1, 100, (1,), np.float32)
         self.action_space = batch_space(self.single_action_space, 3)
