@@ -250,6 +250,50 @@ def test_the_caller_s_generators_are_left_as_they_were(env: type[Odd], job: Any,
     np.random.set_state(states[1])  # noqa: NPY002  # as above
 
 
+@pytest.fixture(name="most_open")
+def _most_open(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many envs have been open at once, as the last of it says."""
+    most = [0]
+    tally = Odd.tally
+
+    def tallied(env: Odd, what: str) -> None:
+        tally(env, what)
+        most.append(max(most[-1], Odd.count.get("made", 0) - Odd.count.get("closed", 0)))
+
+    monkeypatch.setattr(Odd, "tally", tallied)
+    return most
+
+
+def test_of_recorders_that_take_turns_one_env_is_open(tmp_path: Path, most_open: list[int]) -> None:
+    """A chain is left when another recorder's begins, the second time that it comes to it as well as the first."""
+    envs = [reenact.Recorder(make(odd.Carries, memory=None), run=tmp_path / "run") for _ in range(5)]
+    for _ in range(3):
+        for env in envs:
+            env.reset()
+            [env.step(1) for _ in range(LENGTH)]
+    for env in envs:
+        env.close()
+    Odd.count.clear()
+    most_open[:] = [0]
+    assert origins(reenact.verify(tmp_path / "run", origin="chain:first")) == ["chain:first"] * 15
+    assert most_open[-1] == 1
+
+
+def test_of_lanes_that_take_turns_the_last_few_are_open(
+    tmp_path: Path, most_open: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many chains as are allowed go on beside one another, at their second turn, too; then the oldest is left."""
+    monkeypatch.setattr(ladder, "_MOST_LANES", 2)
+    envs = reenact.VectorRecorder(gym.vector.SyncVectorEnv([odd.Carries] * 4), tmp_path / "run", factory=odd.Carries)
+    envs.reset(seed=1)
+    [envs.step(np.ones(4, int)) for _ in range(4 * (LENGTH + 1))]
+    envs.close()
+    Odd.count.clear()
+    most_open[:] = [0]
+    assert set(origins(reenact.verify(tmp_path / "run", origin="chain:first"))) == {"chain:first"}
+    assert most_open[-1] == 2
+
+
 def test_envs_are_closed_whatever_happens(carried: Path) -> None:
     """An observer that raises, and frames that nobody takes to the end, leave no env open."""
 

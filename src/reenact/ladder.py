@@ -31,7 +31,7 @@ _PICTURES = {"flappy_bird_gymnasium": "chain:first", "gym_pusht": "chain:1", "me
 scrolling, the last action stays drawn (evidence: determinism, Frames), and the goal's mark starts at the height that
 the object had last, 8 µm off. Tried first where frames are wanted."""
 _MOST_LANES = 64
-"""Lanes of a vector env whose chains go on beside one another, each in an env of its own."""
+"""Lanes of a vector env whose chains go on beside one another, each in an env of its own: at least 2."""
 _FORCED = re.compile(r"seed|rng|entropy|snapshot|chain(:([1-9]\d{0,8}|first|seed|snapshot))?")
 EXPECTED = "seed, entropy, rng, snapshot, chain, chain:first, chain:seed, chain:snapshot or chain:N"
 
@@ -281,18 +281,16 @@ class Ladders:
             raise SelectionError(f"no origin {forced!r}: expected {EXPECTED}")
         self._prepare, self.forced, self.tolerance, self._tell = prepare, forced, tolerance, tell
         self._ladders: dict[tuple[int, int], Ladder] = {}
+        self._open: dict[tuple[int, int], Ladder] = {}  # whose envs may be open; the one used last stands last
 
     def of(self, player: Player) -> Ladder:
-        """Returns the ladder of an episode's lineage. The one before is left: its env is closed.
+        """Returns the ladder of an episode's lineage. Those used before are left: their envs are closed.
 
-        Lanes of one vector env take turns: of these, some may be open.
+        Lanes of one vector env take turns: of these, the ones used last may stay open.
         """
         lineage = player.lineage
         key = lineage.key
         if key not in self._ladders:
-            for other, ladder in self._ladders.items():
-                if other[0] != key[0] or len(self._ladders) >= _MOST_LANES:
-                    ladder.close()
             self._ladders[key] = Ladder(
                 self._prepare(player.stage),
                 lineage,
@@ -301,6 +299,11 @@ class Ladders:
                 tell=self._tell,
                 aside=self._aside,
             )
+        self._open.pop(key, None)
+        beside = [other for other in self._open if other[0] == key[0]][-(_MOST_LANES - 1) :]
+        for other in self._open.keys() - set(beside):
+            self._open.pop(other).close()
+        self._open[key] = self._ladders[key]
         return self._ladders[key]
 
     def __enter__(self) -> Self:
@@ -309,7 +312,7 @@ class Ladders:
 
     def __exit__(self, *error: object) -> None:
         """Closes all envs, and puts the caller's global generators back."""
-        for ladder in self._ladders.values():
+        for ladder in self._open.values():
             ladder.close()
         self._aside.put_back()
 
