@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -505,6 +506,38 @@ def test_factories(tmp_path: Path) -> None:
     refused = reenact.verify(tmp_path / "batch", 0, env=single)
     assert refused[0].error is not None
     assert refused[0].error.endswith("expected a gymnasium.vector.VectorEnv")
+
+
+class Closed(Together):
+    """Says which of it are open."""
+
+    open: set[int] = set()  # noqa: RUF012  # one for all of them
+    made: int = 0
+
+    def __init__(self, num_envs: int = WIDTH, render_mode: str | None = None) -> None:
+        super().__init__(num_envs, render_mode)
+        Closed.made += 1
+        self.open.add(id(self))
+
+    def close_extras(self, **_: Any) -> None:
+        """Is closed."""
+        self.open.discard(id(self))
+
+
+def test_what_a_factory_should_not_have_returned_is_closed(tmp_path: Path) -> None:
+    """A vector env in a single one's place, or one of too few lanes, is refused and closed: it may hold processes."""
+    record(tmp_path / "sync", "sync", factory=single)
+    record(tmp_path / "batch", "batch")
+    Closed.made = 0
+    for run, width, why in (("sync", WIDTH, "expected a gymnasium.Env"), ("batch", 1, "expected more than")):
+        wrong: Any = functools.partial(Closed, width)
+        results = reenact.verify(tmp_path / run, env=wrong)
+        assert any(why in str(result.error) for result in results)
+    assert Closed.made > 2
+    assert Closed.open == set()
+    wrong = dict
+    (nothing, *_) = reenact.verify(tmp_path / "sync", env=wrong)
+    assert nothing.error == "the factory returned dict, expected a gymnasium.Env"
 
 
 def test_a_vector_env_that_can_not_be_drawn(tmp_path: Path) -> None:

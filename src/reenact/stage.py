@@ -103,8 +103,9 @@ class Stage:
             raise VideoError(remedy) from error
         finally:
             inert.reset(token)
-        env = self._as_recorded(env)
+        made = env
         try:
+            env = self._as_recorded(made)
             if render and env.render_mode not in (mode, "ansi"):
                 raise ReplayError(
                     f"the env was made with render_mode {env.render_mode!r}, expected {mode!r}: "
@@ -114,8 +115,7 @@ class Stage:
                 self.camera.set_up(env)
             yield env
         finally:
-            drawing.release(env)
-            env.close()
+            _close(made)
 
     def _make(self, render_mode: str | None, kwargs: dict[str, Any]) -> Env:
         if self.factory is not None:
@@ -127,6 +127,13 @@ class Stage:
             permissions=self.permissions,
             kwargs=kwargs,
         )
+
+
+def _close(made: object) -> None:
+    """Closes what was made, an env or a vector env; a factory may have returned anything."""
+    if isinstance(made, gym.Env | gym.vector.VectorEnv):
+        drawing.release(made)  # type: ignore[arg-type]  # of either it asks the same
+        made.close()
 
 
 def _has_text_alone(env: object) -> bool:
