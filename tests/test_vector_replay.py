@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -260,6 +261,29 @@ def test_options_of_partial_resets(kind: str, tmp_path: Path) -> None:
     assert {result.verdict for result in reenact.verify(run)} == {"exact"}
     assert run[-1].options == {"more": 2.0}  # lane 2's, which was never reset again
     assert {episode.ended for episode in run} == {"interrupted"}
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_another_lane_s_reset_that_can_not_be_done_again_is_told(
+    forged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it stands between two episodes of a lane, the second is impossible, with the reason: none has diverged."""
+    envs = VectorRecorder(make("batch", DISABLED), tmp_path / "run")
+    envs.reset(seed=1)
+    envs.step(np.array([TERMINATE, TERMINATE, 0]))
+    given = {"at": "vector_envs:register"} if forged else {"at": object()}
+    with contextlib.nullcontext() if forged else pytest.warns(UserWarning, match="options"):
+        envs.reset(options={**given, "reset_mask": np.array([False, True, False])})
+    envs.step(np.array([0, 0, 0]))
+    envs.reset(options={"reset_mask": np.array([True, False, False])})
+    [envs.step(np.array([0, 0, 0])) for _ in range(3)]
+    envs.close()
+    if forged:
+        monkeypatch.setattr("reenact.laneenv.is_mine", lambda *_: False)
+    second = [episode for episode in reenact.open_run(tmp_path / "run") if episode.lane == 0][1]
+    (result,) = reenact.verify(tmp_path / "run", second.address, origin="chain:first")
+    assert result.verdict == "impossible"
+    assert ("register" if forged else "options could not be logged") in str(result.error)
 
 
 # ---- verification

@@ -138,6 +138,15 @@ def set_camera(env: Env, lineage: Lineage, *, trust: bool) -> None:
 
 
 def _do(env: Env, actions: list[Any]) -> None:
+    """Does what came after an episode's end.
+
+    Raises:
+        ReplayError: it can't be done: of a vector env's lane, these are other lanes' resets too.
+    """
     for action in actions:
-        with contextlib.suppress(Exception):  # what steps after the end do is the env's own business
+        try:
             env.step(action)
+        except ReenactError:
+            raise
+        except Exception:  # noqa: BLE001, S110  # what steps after the end do is the env's own business
+            pass
