@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Dial(gym.Env[np.ndarray, int]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Starts."""
         super().reset(seed=seed)
+        if (options or {}).get("raise"):
+            raise LookupError("no such beginning")
         self.at = 0
         self.end = (options or {}).get("length", self.length or LENGTHS[0])
         self.noise = float(self.np_random.random())
@@ -441,6 +444,25 @@ def test_episodes_of_unequal_size_stand_in_one_video(tmp_path: Path) -> None:
     assert steps_of(reel.path) == [*range(5), *range(7)]
 
 
+@pytest.mark.parametrize("look", [{"grid": "1x3"}, {"reel": True}])
+@pytest.mark.parametrize("broken", [0, 1])
+def test_an_episode_without_a_frame_takes_no_place(broken: int, look: dict[str, Any], tmp_path: Path) -> None:
+    """One whose reset raised has nothing to show: a reel or a grid is that of the others, wherever it stands."""
+    recorder = reenact.Recorder(gym.make("looks/Dial-v0", disable_env_checker=True), run=tmp_path / "run")
+    for episode in range(3):
+        try:
+            recorder.reset(seed=episode, options={"raise": episode == broken, "length": 4})
+        except LookupError:
+            continue
+        [recorder.step(0) for _ in range(4)]
+    recorder.close()
+    (result,) = reenact.replay(tmp_path / "run", "all", lossless=True, **look)
+    assert result.ok, result.error
+    frames = decode(result.path)
+    assert steps_of(frames) == [*range(5)] * (2 if "reel" in look else 1)
+    assert frames.shape[2] == (64 if "reel" in look else 3 * 64)
+
+
 def test_slice_and_speed_hold_for_reels_and_grids(tmp_path: Path) -> None:
     """Each episode's slice is shown, and of that every k-th frame and the last."""
     run = record(tmp_path / "run")
@@ -652,6 +674,44 @@ def test_text_takes_the_other_looks(tmp_path: Path) -> None:
     tamper(run, 0, 9, 0.5)
     marked = decode(one(run, lossless=True).path).astype(int)
     assert (marked[:, 1, 1, 0] > marked[:, 1, 1, 1] + 100).any()
+
+
+def test_texts_and_pictures_keep_their_order(tmp_path: Path) -> None:
+    """A reel of envs of both kinds shows its episodes in the order that was asked for, at one size."""
+    run = record(tmp_path / "run", (3,), env="looks/Teletype-v0")
+    record(run, (4,))
+    record(run, (2,), env="looks/Teletype-v0")
+    for picked, kinds in (("all", "tttt" + "ppppp" + "ttt"), ("1,2", "ppppp" + "ttt"), ("0,1", "tttt" + "ppppp")):
+        (result,) = reenact.replay(run, picked, reel=True, size="64x104", lossless=True)  # 56 of it are the label's
+        assert result.ok, result.error
+        frames = decode(result.path)
+        grey = (frames[:, 10, 56] == 40).all(axis=1)  # as pictures are where no bit of a small number is
+        assert "".join("p" if one else "t" for one in grey) == kinds
+        assert steps_of(frames[grey]) == [*range(5)]
+        (unsized,) = reenact.replay(run, picked, reel=True)
+        assert (unsized.ok, unsized.frames) == (True, len(kinds))
+
+
+def test_texts_that_wait_are_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reel of texts opens no more files the more episodes it has: a process may have only so many."""
+    run = record(tmp_path / "run", (2, 3) * 8, env="looks/Teletype-v0")
+    open_now: list[Any] = []
+    most: list[int] = []
+    really = tempfile.TemporaryFile
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        file = really(*args, **kwargs)
+        open_now.append(file)
+        most.append(sum(not one.closed for one in open_now))
+        return file
+
+    monkeypatch.setattr("reenact.shots.tempfile.TemporaryFile", counted)
+    (result,) = reenact.replay(run, "all", reel=True, lossless=True)
+    assert (result.verdict, result.frames) == ("exact", 8 * (3 + 4))
+    above = decode(result.path)[:, :90]  # the label says more
+    assert len({frame.tobytes() for frame in above}) == 4
+    assert max(most) <= 4
+    assert all(one.closed for one in open_now)
 
 
 @pytest.mark.parametrize("env_id", ["FrozenLake-v1", "Taxi"])

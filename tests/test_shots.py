@@ -46,6 +46,25 @@ def test_shots_come_back_as_they_were(shots: list[tuple[Any, bool]]) -> None:
         spool.close()
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(FRAMES, max_size=4), max_size=4))
+def test_scenes_come_back_one_by_one(scenes: list[list[Any]]) -> None:
+    """One spool holds many scenes, empty ones too, and gives each back with its own shots."""
+    with TemporaryDirectory() as folder:
+        spool = Spool(Path(folder))
+        for number, pictures in enumerate(scenes):
+            spool.begin(Scene(str(number), 0, 100, np.zeros(100), 30.0))
+            for at, picture in enumerate(pictures):
+                spool.take(Shot(picture, at, marked=False))
+            spool.end()
+        back = [(scene.name, [shot.frame for shot in shots]) for scene, shots in spool.scenes()]
+        assert [name for name, _ in back] == [str(number) for number in range(len(scenes))]
+        for (_, found), pictures in zip(back, scenes, strict=True):
+            assert len(found) == len(pictures)
+            assert all(np.array_equal(one, other) for one, other in zip(found, pictures, strict=True))
+        spool.close()
+
+
 def test_a_frame_that_its_env_draws_over_is_kept(tmp_path: Path) -> None:
     """An env may hand out one array again and again: each shot is what it was at its time."""
     spool, canvas = Spool(tmp_path), np.zeros((2, 2, 3), np.uint8)

@@ -35,16 +35,17 @@ class Grid:
         """Takes one more, for the next tile; one without any frame has none."""
         if len(spool):
             self._spools.append(spool)
+        else:
+            spool.close()
 
     def develop(self) -> VideoWriter | None:
         """Draws it, now that all are there; returns what holds the whole video now, or None: it has no frame."""
         if not self._spools:
             return None
-        texts = [spool for spool in self._spools if spool.is_text]
-        terminal = terminal_for(texts, self._look) if texts else None
         size = self._look.picture_size
+        terminal = terminal_for(self._spools, size)
         if size is None:  # the largest that any of them has
-            sizes = [spool.size for spool in self._spools if not spool.is_text]
+            sizes = [spool.size for spool in self._spools if spool.size is not None]
             sizes += [terminal.size] if terminal is not None else []
             size = max(width for _, width in sizes), max(height for height, _ in sizes)
         tiles = [_Tile(Dresser(self._look, spool.scene, size, terminal)) for spool in self._spools]

@@ -126,7 +126,9 @@ class Cut:
 
 
 class Cutter:
-    """One scene after another, as they come; a sink. Texts wait until it is known how much room they need.
+    """One scene after another, as they come; a sink.
+
+    A text waits until it is known how much room all of them need, and so does all that comes after it.
 
     Args:
         folder: where the video grows.
@@ -139,11 +141,13 @@ class Cutter:
         self._scene: Scene | None = None
         self._dresser: Dresser | None = None
         self._size = look.picture_size
-        self._texts: list[Spool] = []
+        self._waiting: Spool | None = None
 
     def begin(self, scene: Scene) -> None:
         """Its shots follow."""
         self._scene, self._dresser = scene, Dresser(self._look, scene, self._size, None)
+        if self._waiting is not None:
+            self._waiting.begin(scene)
 
     def take(self, shot: Shot) -> None:
         """One more.
@@ -153,21 +157,24 @@ class Cutter:
         """
         scene, dresser = self._scene, self._dresser
         assert scene is not None is not dresser  # noqa: S101  # for mypy: `begin` comes first
-        if isinstance(shot.frame, str):
-            if not self._texts or self._texts[-1].scene is not scene:
-                self._texts.append(Spool(self._folder))
-                self._texts[-1].begin(scene)
-            self._texts[-1].take(shot)
-            return
-        self._cut.show(functools.partial(dresser.draw, shot), scene.render_fps)
+        if self._waiting is None and isinstance(shot.frame, str):
+            self._waiting = Spool(self._folder)
+            self._waiting.begin(scene)
+        if self._waiting is not None:
+            self._waiting.take(shot)
+        else:
+            self._cut.show(functools.partial(dresser.draw, shot), scene.render_fps)
 
     def end(self) -> None:
         """They were all."""
-        self._cut.end_scene()
+        if self._waiting is not None:
+            self._waiting.end()
+        else:
+            self._cut.end_scene()
 
     def add(self, spool: Spool) -> None:
-        """Takes a scene whose shots have waited; all are made to fit into the size of the first."""
-        if self._size is None and not spool.is_text:
+        """Takes a scene whose shots have waited; all are made to fit into the size of the first picture."""
+        if self._size is None and spool.size is not None:
             self._size = spool.size[1], spool.size[0]
         with contextlib.closing(spool):
             self.begin(spool.scene)
@@ -176,24 +183,34 @@ class Cutter:
             self.end()
 
     def develop(self) -> VideoWriter | None:
-        """Draws the texts that have waited; returns what holds the whole video now, or None: it has no frame."""
-        terminal = terminal_for(self._texts, self._look) if self._texts else None
-        size = self._look.picture_size
-        for spool in self._texts:
-            dresser = Dresser(self._look, spool.scene, size, terminal)
-            for shot in spool:
-                self._cut.show(functools.partial(dresser.draw, shot), spool.scene.render_fps)
-            self._cut.end_scene()
+        """Draws what has waited; returns what holds the whole video now, or None: it has no frame."""
+        if self._waiting is not None:
+            terminal = terminal_for([self._waiting], self._size)
+            size = self._size
+            if size is None and terminal is not None:
+                size = terminal.size[1], terminal.size[0]
+            for scene, shots in self._waiting.scenes():
+                dresser = Dresser(self._look, scene, size, terminal)
+                for shot in shots:
+                    self._cut.show(functools.partial(dresser.draw, shot), scene.render_fps)
+                self._cut.end_scene()
         return self._cut.writer
 
     def close(self) -> None:
         """Throws away what has no name."""
-        for spool in self._texts:
-            spool.close()
+        if self._waiting is not None:
+            self._waiting.close()
         self._cut.close()
 
 
-def terminal_for(spools: list[Spool], look: Look) -> Terminal:
-    """Returns what draws the texts of all of them at one size."""
-    rows, columns = (max(spool.size[axis] for spool in spools) for axis in (0, 1))
-    return Terminal(rows, columns, look.picture_size)
+def terminal_for(spools: list[Spool], within: tuple[int, int] | None) -> Terminal | None:
+    """Returns what draws the texts of all of them at one size; None: there are none.
+
+    Args:
+        spools: what holds them.
+        within: the (width, height) of the pictures around them; None: the texts say how large they are.
+    """
+    extents = [spool.extent for spool in spools if spool.extent is not None]
+    if not extents:
+        return None
+    return Terminal(max(rows for rows, _ in extents), max(columns for _, columns in extents), within)

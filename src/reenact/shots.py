@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import tempfile
 import zlib
@@ -68,7 +69,7 @@ class Sink(Protocol):
 
 
 class Spool:
-    """The shots of one scene, on disk until they are read, in order; a sink.
+    """The shots of one scene or of several, on disk until they are read, in order; a sink.
 
     Frames are kept as what changed since the one before, deflated: to the bit, and at constant memory.
 
@@ -76,9 +77,9 @@ class Spool:
         folder: where the file lies; it has no name there, and is gone with the spool.
 
     Attributes:
-        scene: what was begun.
-        size: (height, width) of its frames, the first one's; of texts the most lines and columns.
-        is_text: whether they are texts.
+        scene: what was begun last.
+        size: (height, width) of its first picture; None: it has none.
+        extent: the most (lines, columns) that its texts have; None: it has none.
 
     Raises:
         VideoError: the folder can't be written.
@@ -87,8 +88,10 @@ class Spool:
     scene: Scene
 
     def __init__(self, folder: Path) -> None:
-        self.size, self.is_text = (0, 0), False
+        self.size: tuple[int, int] | None = None
+        self.extent: tuple[int, int] | None = None
         self._count = 0
+        self._begun: list[tuple[Scene, int]] = []  # and how many shots were there before
         self._before: np.ndarray[Any, Any] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,7 @@ class Spool:
     def begin(self, scene: Scene) -> None:
         """Its shots follow."""
         self.scene = scene
+        self._begun.append((scene, self._count))
 
     def take(self, shot: Shot) -> None:
         """Keeps one.
@@ -110,23 +114,27 @@ class Spool:
             VideoError: it is no frame, or the disk is full.
         """
         if isinstance(shot.frame, str):
-            self.is_text = True
-            self.size = tuple(map(max, self.size, extent(shot.frame)))  # type: ignore[assignment]  # both are two
-            shape, kept = None, shot.frame.encode("utf-8", "surrogatepass")
+            lines, columns = extent(shot.frame)
+            most = self.extent or (0, 0)
+            self.extent = max(most[0], lines), max(most[1], columns)
+            shape, follows, kept = None, False, shot.frame.encode("utf-8", "surrogatepass")
         else:
             height, width, _ = check_frame(shot.frame)
-            self.size = self.size if self._count else (height, width)
-            shape, kept = shot.frame.shape, self._changed(shot.frame)
-        head = json.dumps([shot.at, shot.marked, shape, len(kept)]).encode()
+            self.size = self.size or (height, width)
+            shape, (follows, kept) = shot.frame.shape, self._changed(shot.frame)
+        head = json.dumps([shot.at, shot.marked, shape, follows, len(kept)]).encode()
         with _told():
             self._file.write(head + b"\n" + kept)
         self._count += 1
 
-    def _changed(self, frame: np.ndarray[Any, Any]) -> bytes:
-        same = self._before is not None and self._before.shape == frame.shape
-        change = frame ^ self._before if same else frame
+    def _changed(self, frame: np.ndarray[Any, Any]) -> tuple[bool, bytes]:
+        """Returns whether it is kept as what changed since the one before, and what is kept."""
+        change = frame
+        follows = self._before is not None and self._before.shape == frame.shape
+        if follows:
+            change = frame ^ self._before
         self._before = frame.copy()
-        return zlib.compress(change.tobytes(), 1)
+        return follows, zlib.compress(change.tobytes(), 1)
 
     def end(self) -> None:
         """They were all.
@@ -143,16 +151,23 @@ class Spool:
         self._file.seek(0)
         before: np.ndarray[Any, Any] | None = None
         for _ in range(self._count):
-            at, marked, shape, length = json.loads(self._file.readline())
+            at, marked, shape, follows, length = json.loads(self._file.readline())
             kept = self._file.read(length)
             if shape is None:
                 yield Shot(kept.decode("utf-8", "surrogatepass"), at, marked)
                 continue
             frame = np.frombuffer(bytearray(zlib.decompress(kept)), np.uint8).reshape(shape)
-            if before is not None and before.shape == frame.shape:
+            if follows:
                 frame ^= before
             before = frame
             yield Shot(frame, at, marked)
+
+    def scenes(self) -> Iterator[tuple[Scene, Iterator[Shot]]]:
+        """Yields each scene with its shots, which are to be read before the next one's; one reader at a time."""
+        shots = iter(self)
+        ends = [first for _, first in self._begun[1:]] + [self._count]
+        for (scene, first), end in zip(self._begun, ends, strict=False):  # where nothing was begun there is an end more
+            yield scene, itertools.islice(shots, end - first)
 
     def close(self) -> None:
         """Drops them."""
