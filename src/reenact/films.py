@@ -1,6 +1,7 @@
-"""What to film: whole episodes, or the clips that `RecordVideo` would have cut, as frames of episodes.
+"""What to film: whole episodes, slices, reels, grids, or the clips that `RecordVideo` would have cut.
 
-A film is what one video shows: frames of one episode, or of several in a row for a clip.
+A film is what one video shows: frames of one episode, or of several: in a row for a clip or a reel, side by side for
+a grid.
 """
 
 from __future__ import annotations
