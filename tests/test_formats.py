@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -17,12 +19,13 @@ from PIL import Image
 
 import reenact
 from decoding import comment_of, decode, ffmpeg, files, noise, number_of, numbered, stream_line, write
+from reenact import partials
 from reenact.encoding import FORMATS, PRESETS, Encoding
 from reenact.errors import VideoError, VideoExistsError
 from reenact.video import VideoWriter
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 HARD_TEXT = "quotes \" ' unicode é 漢 🎥 lines\n\r\n = ; # \\ \\n \x00\x1f\u2028 " + "x=;#\\" * 4000
 BY_FORMAT = pytest.mark.parametrize("form", FORMATS)
@@ -259,6 +262,50 @@ def test_a_folder_of_frames_replaces_another(tmp_path: Path) -> None:
     path = write(tmp_path / "a.frames", noise(5), Encoding(format="frames"))
     write(path, noise(2), Encoding(format="frames"), overwrite=True)
     assert len(decode(path)) == 2
+    assert files(tmp_path) == ["a.frames"]
+
+
+def failing_for(ending: str, how: Callable[[], None]) -> Callable[[Path, Path], Path]:
+    """A rename that does something else where what is renamed has such an ending and is hidden."""
+    rename = Path.rename
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path.name.startswith(".") and path.name.endswith(ending):
+            how()
+        return rename(path, target)
+
+    return renamed
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the new folder can't take the name, after the old one has made way, the old one has it again."""
+    path = write(tmp_path / "a.frames", noise(5), Encoding(format="frames"))
+
+    def refuse() -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "rename", failing_for(".partial.frames", refuse))
+    with pytest.raises(VideoError, match="Input/output error"):
+        write(path, noise(2), Encoding(format="frames"), overwrite=True)
+    assert len(decode(path)) == 5
+    assert files(tmp_path) == ["a.frames"]
+
+
+def test_a_folder_that_a_killed_process_was_replacing_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the two renames costs the new folder; the next sweep gives the old one its name again."""
+    path = write(tmp_path / "a.frames", noise(5), Encoding(format="frames"))
+    child = os.fork()
+    if child == 0:
+        kill = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
+        monkeypatch.setattr(Path, "rename", failing_for(".partial.frames", kill))
+        write(path, noise(2), Encoding(format="frames"), overwrite=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not path.exists()
+    partials.sweep(tmp_path)
+    assert len(decode(path)) == 5
     assert files(tmp_path) == ["a.frames"]
 
 

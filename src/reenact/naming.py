@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+ASIDE = ".old"
+"""How the name of a folder ends in which another one makes way."""
+
 
 def give_name(partial: Path, path: Path, *, overwrite: bool = False) -> None:
     """Gives a file or a folder its name; removing the partial one, where it is left, is the caller's.
 
     A file takes it in one step. So does a folder; where another one has to make way for it, there is a moment in which
-    neither has the name.
+    neither has the name. The other one gets it back if that fails, or when what a killed process has left is swept.
 
     Args:
         partial: what is whole.
@@ -28,14 +31,37 @@ def give_name(partial: Path, path: Path, *, overwrite: bool = False) -> None:
         OSError: it can't have it.
     """
     if overwrite and partial.is_dir() and path.exists():
-        old = partial.with_name(f"{partial.name}.old")
-        path.rename(old)
-        partial.rename(path)
-        remove(old)
+        _replace_folder(partial, path)
     elif overwrite:
         partial.replace(path)
     else:
         _give_free_name(partial, path)
+
+
+def _replace_folder(partial: Path, path: Path) -> None:
+    aside = partial.with_name(f"{partial.name}{ASIDE}")
+    aside.mkdir()
+    try:
+        path.rename(aside / path.name)
+        partial.rename(path)
+    finally:
+        put_back(aside)
+
+
+def put_back(aside: Path) -> None:
+    """Gives what has made way its name again, unless something has it now; then it is removed.
+
+    Args:
+        aside: the folder that it waits in, under its name.
+
+    Raises:
+        OSError: it can't have it: it stays where it is.
+    """
+    for old in aside.iterdir():
+        path = aside.parent / old.name
+        if not path.exists():
+            old.rename(path)
+    remove(aside)
 
 
 def _give_free_name(partial: Path, path: Path) -> None:

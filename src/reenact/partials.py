@@ -1,4 +1,7 @@
-"""Hidden files and folders that are being made: their names say by which process, so that a dead one's are swept."""
+"""Hidden files and folders that are being made: their names say by which process, so that a dead one's are swept.
+
+What had to make way for a folder waits under such a name, too: it is not swept while it is the only one.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +54,19 @@ def make(folder: Path, ending: str, *, as_folder: bool = False) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what dead processes were making in a folder, and what nobody has written to for a day."""
+    """Removes what dead processes were making in a folder, and what nobody has written to for a day.
+
+    What had made way for it gets its name back.
+    """
     with contextlib.suppress(OSError):  # there is no such folder, or it can't be read: then there is nothing to do
         for path in list(folder.iterdir()):
             found = _NAME.fullmatch(path.name)
-            if found is not None and _is_dead(path, found[1], int(found[2]), int(found[3])):
+            if found is None or not _is_dead(path, found[1], int(found[2]), int(found[3])):
+                continue
+            if path.suffix == naming.ASIDE:
+                with contextlib.suppress(OSError):  # it can't have its name back, or another one sweeps: it stays
+                    naming.put_back(path)
+            else:
                 naming.remove(path)
 
 
