@@ -88,7 +88,21 @@ def comment_of(path: Path) -> object:
     if path.suffix == ".gif":
         with Image.open(path) as picture:
             return json.loads(picture.info["comment"])["comment"]
+    return json.loads(_tag(path, "comment"))
+
+
+def title_of(path: Path) -> str:
+    """The title that a video has, as other programs read it."""
+    if path.is_dir():
+        return str(json.loads((path / "provenance.json").read_text())["title"])
+    if path.suffix == ".gif":
+        with Image.open(path) as picture:
+            return str(json.loads(picture.info["comment"])["title"])
+    return _tag(path, "title")
+
+
+def _tag(path: Path, name: str) -> str:
     shown = ffmpeg("-i", path, "-f", "ffmetadata", "-").stdout.decode()
-    text = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", shown, re.MULTILINE | re.DOTALL | re.IGNORECASE)
+    text = re.search(rf"^{name}=((?:[^\\\n]|\\.)*)$", shown, re.MULTILINE | re.DOTALL | re.IGNORECASE)
     assert text
-    return json.loads(re.sub(r"\\(.)", r"\1", text[1], flags=re.DOTALL))
+    return re.sub(r"\\(.)", r"\1", text[1], flags=re.DOTALL)

@@ -10,15 +10,18 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import reenact
-from decoding import comment_of, decode, ffmpeg, files, noise, number_of, numbered, stream_line, write
+from decoding import comment_of, decode, ffmpeg, files, noise, number_of, numbered, stream_line, title_of, write
 from reenact import partials
 from reenact.encoding import FORMATS, PRESETS, Encoding
 from reenact.errors import VideoError, VideoExistsError
@@ -173,6 +176,33 @@ def test_title_and_comment_are_ordinary_metadata(tmp_path: Path, form: str) -> N
             assert json.loads(picture.info["comment"])["title"] == "CartPole é"
     else:
         assert "title=CartPole é\n" in ffmpeg("-i", path, "-f", "ffmetadata", "-").stdout.decode()
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+
+
+@BY_FORMAT
+@settings(max_examples=8, deadline=None)
+@given(title=TEXT.filter(bool), words=st.lists(st.text(max_size=40), max_size=5), rooms=st.integers(0, 2))
+@example(title="a=b;c#d\\e\nf", words=["=;#\\\n", "\\=", "\n;#", "'\"\0"], rooms=2)
+def test_title_and_comment_round_trip(form: str, title: str, words: list[str], rooms: int) -> None:
+    """Whatever is in them, ffmpeg's own special characters too, and however long the comment is."""
+    comment = {"words": words, "long": "=;#\\\n" * 400 * rooms}
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder) / f"a.{form}", noise(1), Encoding(format=form), title=title, comment=comment)
+        assert comment_of(path) == comment
+        assert title_of(path) == title
+
+
+@BY_FORMAT
+def test_a_comment_of_any_length_is_kept(tmp_path: Path, form: str) -> None:
+    """That of a reel of ten thousand episodes is longer than any argument of a command may be."""
+    comment = {"frames": [[f"0.{number}", 0, 201] for number in range(10_000)]}
+    path = write(tmp_path / f"a.{form}", noise(2), Encoding(format=form), title="reel", comment=comment)
+    assert comment_of(path) == comment
+    assert title_of(path) == "reel"
+    assert len(decode(path)) == 2
+    assert files(tmp_path) == [path.name]
 
 
 # ---- whole or not at all
@@ -409,8 +439,8 @@ def test_a_replay_in_each_format(
 
 def test_formats_stand_side_by_side(recorded: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     """No format takes another's name: all of them can be made of one episode."""
-    for given in ({}, {"lossless": True}, {"format": "webm"}, {"format": "gif"}, {"format": "frames"}):
-        (result,) = reenact.replay(recorded[0], [0], video_folder=tmp_path, **given)
+    for options in ({}, {"lossless": True}, {"format": "webm"}, {"format": "gif"}, {"format": "frames"}):
+        (result,) = reenact.replay(recorded[0], [0], video_folder=tmp_path, **options)
         assert result.ok, result.error
         assert not result.reused
 

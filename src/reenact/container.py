@@ -26,6 +26,7 @@ PROVENANCE = "provenance.json"
 """The file beside a folder's PNGs."""
 PICTURES = "%06d.png"
 _PICTURE = re.compile(r"\d{6,}\.png")
+_SPECIAL, _ESCAPED = re.compile(r"[=;#\\\n]"), r"\\\g<0>"  # in a file that ffmpeg reads metadata from
 _ROOM_BYTES = 2048  # twice what is usually said of a video
 _GIF_HEADER_BYTES = 13
 _GIF_BLOCK_BYTES = 255
@@ -98,7 +99,7 @@ def complete(
         VideoError: ffmpeg failed, frames are missing, or the disk is full.
         TypeError: `comment` can't be expressed in JSON.
     """
-    # ASCII without line breaks: survives every locale's command line and ffmpeg's metadata as it is.
+    # ASCII without line breaks: the same in every locale, and as long in bytes as in characters.
     text = json.dumps(dict(comment))
     both = json.dumps({"title": title, "comment": dict(comment)})
     try:
@@ -113,8 +114,9 @@ def complete(
         elif room is not None and room.fill(encoded, title, text):
             made, found = encoded, frames
         else:
-            made = new(f".{encoding.format}")
-            found = _copy(encoded, made, encoding, title, text)
+            made, metadata = new(f".{encoding.format}"), new(".txt")
+            metadata.write_text(f";FFMETADATA1\ncomment={_SPECIAL.sub(_ESCAPED, text)}\n", encoding="ascii")
+            found = _copy(encoded, made, encoding, title, metadata)
     except OSError as error:
         raise VideoError(f"cannot write the video ({error.strerror}); no video was kept: check disk space") from error
     check_count(found, frames)
@@ -138,11 +140,14 @@ def is_of_frames(path: Path) -> bool:
     return path.name == PROVENANCE or _PICTURE.fullmatch(path.name) is not None
 
 
-def _copy(encoded: Path, made: Path, encoding: Encoding, title: str, comment: str) -> int:
-    """Copies an mp4 or WebM without decoding; returns the number of frames that went into the copy."""
+def _copy(encoded: Path, made: Path, encoding: Encoding, title: str, metadata: Path) -> int:
+    """Copies an mp4 or WebM without decoding; returns the number of frames that went into the copy.
+
+    The comment comes in a file: that of a reel of some thousand episodes is longer than an argument can be.
+    """
     return _count(
-        *("-y", *ffmpeg.source(encoded, encoding.carrier), "-map", "0:v:0", "-c", "copy"),
-        *("-metadata", f"title={title}", "-metadata", f"comment={comment}"),
+        *("-y", *ffmpeg.source(encoded, encoding.carrier), "-f", "ffmetadata", "-i", f"file:{metadata}"),
+        *("-map", "0:v:0", "-c", "copy", "-map_metadata", "1", "-metadata", f"title={title}"),
         *(("-movflags", "+faststart") if encoding.format == "mp4" else ()),
         *("-f", encoding.format, f"file:{made}"),
     )
