@@ -108,13 +108,14 @@ class Workers(Executor):
             try:
                 worker = worker or self._start()
                 answer = worker.do(call, partial(self._heard, future))
-            except (EOFError, OSError) as error:
-                how = str(error) if worker is None else worker.end()
-                self._running.discard(worker)
-                worker = None
-                future.set_exception(WorkerDiedError(how))
             except BaseException as error:  # noqa: BLE001  # whoever waits for it must hear of it
-                future.set_exception(error)
+                died, how = isinstance(error, EOFError | OSError), str(error)
+                if died and worker is not None:
+                    with contextlib.suppress(Exception):
+                        how = worker.end()
+                    self._running.discard(worker)
+                    worker = None
+                future.set_exception(WorkerDiedError(how) if died else error)
             else:
                 if answer.error is None:
                     future.set_result(answer.value)
@@ -147,6 +148,7 @@ class _Worker:
         assert self._process.stdout is not None  # noqa: S101  # for mypy: they are pipes
         self._orders, self._answers = self._process.stdin, self._process.stdout
         self._lock = threading.Lock()
+        self._told = True
         self._reaper = threading.Thread(target=self._reap, daemon=True)
         self._reaper.start()
         with contextlib.suppress(OSError):  # it has died already: the first call finds out
@@ -192,7 +194,9 @@ class _Worker:
         for pipe in (self._orders, self._answers):
             with contextlib.suppress(OSError):
                 pipe.close()
-        code = self._process.returncode
+        code = self._process.returncode if self._told else None
+        if code is None:
+            return "it ended, and how was told to something else that waits for this process's children"
         return f"it was killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"
 
     def close(self) -> None:
@@ -207,7 +211,10 @@ class _Worker:
         if not hasattr(os, "waitid"):
             self._process.wait()  # and its ffmpeg ends by itself, when nothing more comes
             return
-        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # its number stays its own till `wait`
+        try:
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # its number stays its own till `wait`
+        except ChildProcessError:  # SIGCHLD is ignored, or a library waits for any child: it has ended all the same
+            self._told = False
         with self._lock:
             self._kill()
             self._process.wait()

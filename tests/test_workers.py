@@ -1,0 +1,50 @@
+"""Workers and what they say: whatever happens to one, each call comes to an end, and that is its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reenact
+
+SOURCE = Path(reenact.__file__).resolve().parents[1]
+PATH = os.pathsep.join((str(SOURCE), str(Path(__file__).parent)))
+
+
+def output_of(code: str) -> list[str]:
+    """What a program of its own prints, a word each."""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PATH},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "os.waitid = lambda *_: os.waitpid(-1, 0) and raise_()",
+    ],
+)
+def test_a_death_is_heard_of_where_children_are_reaped_elsewhere(elsewhere: str) -> None:
+    """Where SIGCHLD is ignored, or something else has waited for the worker, its call fails, and the next is done."""
+    said = output_of(
+        "import os, signal\n"
+        "from reenact.workers import Workers\n"
+        "def raise_(): raise ChildProcessError\n"
+        f"{elsewhere}\n"
+        "with Workers(1, print) as workers:\n"
+        "    calls = [workers.submit(os.getpid), workers.submit(os._exit, 3), workers.submit(os.getpid)]\n"
+        "    assert calls[0].result(60) != os.getpid()\n"
+        "    print(type(calls[1].exception(60)).__name__, calls[1].exception())\n"
+        "    assert calls[2].result(60) != calls[0].result()\n"
+    )
+    assert said == [
+        "WorkerDiedError it ended, and how was told to something else that waits for this process's children"
+    ]
