@@ -345,9 +345,31 @@ def test_an_error_of_the_user_s_own_code_comes_through(tmp_path: Path) -> None:
         reenact.replay(run, "all", env="job_envs:spoilt", jobs=2)
     assert any("in spoilt" in note for note in caught.value.__notes__)
     run = record("JobBroken-v0", tmp_path / "other", 3)
-    with pytest.raises(RuntimeError, match="BrokenError: 1 and 2"):
+    with pytest.raises(RuntimeError, match="BrokenError: 1 and 2") as caught_too:
         reenact.replay(run, "all", jobs=2)
+    assert any("in __init__" in note for note in caught_too.value.__notes__)
     assert files(run / "videos") == []
+
+
+def test_an_error_whose_class_is_the_training_script_s(tmp_path: Path) -> None:
+    """Where only the worker has its class, what the env raises is told by name, with its traceback."""
+    (tmp_path / "train.py").write_text(
+        "import os, reenact\n"
+        "from test_render import Meter\n"
+        "class Boom(Exception): pass\n"
+        "class Mine(Meter):\n"
+        "    def __init__(self, render_mode=None):\n"
+        "        if render_mode is not None: raise Boom('hello from the env')\n"
+        "        super().__init__(render_mode)\n"
+        "if __name__ == '__main__':\n"
+        "    with reenact.Recorder(Mine(), run='run', factory=Mine) as recorder:\n"
+        "        recorder.reset(seed=1)\n"
+        "        recorder.step(1)\n"
+    )
+    subprocess.run([sys.executable, "train.py"], env=environment(), cwd=tmp_path, check=True)
+    with pytest.raises(RuntimeError, match="Boom: hello from the env") as caught:
+        reenact.replay(tmp_path / "run", "all", jobs=2)
+    assert any("in __init__" in note and str(tmp_path / "train.py") in note for note in caught.value.__notes__)
 
 
 def test_a_warning_reaches_the_caller_once(tmp_path: Path) -> None:

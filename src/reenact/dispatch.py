@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import pickle
 import sys
 import warnings
 from collections import deque
@@ -226,7 +225,7 @@ class _Going:
         for index, outcome in zip(piece.films, report.outcomes, strict=False):
             self.ledger.heard(index, outcome)
         if report.raised is not None:
-            raise pickle.loads(report.raised)  # noqa: S301  # of a process that does what we ask
+            raise report.raised.unpacked()
         if report.refused and not self.ledger.results:
             raise ReenactError(report.refused)
         left = [index for index in piece.films if index not in self.ledger.results]

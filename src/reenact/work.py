@@ -6,6 +6,7 @@ and takes no worker with it. Done twice, it does no harm: a video that is there,
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
 import traceback
@@ -211,18 +212,54 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Raised:
+    """What the user's own code raised in another process.
+
+    Attributes:
+        error: it, pickled; None: it can't be.
+        told: the same in words, as the last line of its traceback.
+        trace: its traceback.
+    """
+
+    error: bytes | None
+    told: str
+    trace: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Takes an error as it was caught there."""
+        packed = None
+        with contextlib.suppress(Exception):  # it may hold anything
+            packed = pickle.dumps(error)
+        told = "".join(traceback.format_exception_only(error)).strip()
+        return cls(packed, told, "".join(traceback.format_exception(error)))
+
+    def unpacked(self) -> BaseException:
+        """Returns it with its traceback as a note; a RuntimeError in its place where its class can't be had here."""
+        error: object = None
+        if self.error is not None:
+            with contextlib.suppress(
+                Exception
+            ):  # its class may be the training script's, or have an __init__ of its own
+                error = pickle.loads(self.error)  # noqa: S301  # of a process that does what we ask
+        found = error if isinstance(error, BaseException) else RuntimeError(self.told)
+        found.add_note(f"\nin a worker:\n{self.trace}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What became of a task.
 
     Attributes:
         outcomes: one a film, in order; fewer where something was raised.
         refused: why nothing could be done there, in one line, or "".
-        raised: what the user's own code raised, pickled, or None.
+        raised: what the user's own code raised, or None.
     """
 
     outcomes: tuple[Outcome, ...]
     refused: str = ""
-    raised: bytes | None = None
+    raised: Raised | None = None
 
 
 listening: ContextVar[Tell] = ContextVar("reenact_listening", default=_nobody)
@@ -262,19 +299,7 @@ def run(submitter: Process, packed: bytes) -> Report:
     except ReenactError as error:
         return Report(tuple(outcomes), str(error))
     except Exception as error:  # noqa: BLE001  # the user's env may raise anything: it goes to whoever asked
-        return Report(tuple(outcomes), raised=_portable(error))
+        return Report(tuple(outcomes), raised=Raised.of(error))
     finally:
         _busy.release()
     return Report(tuple(outcomes))
-
-
-def _portable(error: Exception) -> bytes:
-    """Pickles an exception with its traceback as text; one that can't be is told in words."""
-    trace = "".join(traceback.format_exception(error))
-    error.add_note(f"\nin a worker:\n{trace}")
-    try:
-        packed = pickle.dumps(error)
-        pickle.loads(packed)  # noqa: S301  # our own
-    except Exception:  # noqa: BLE001  # a class with an __init__ of its own fails in any way
-        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}\n\nin a worker:\n{trace}"))
-    return packed
