@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -25,7 +26,6 @@ from test_render import decode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import gymnasium as gym
 
 SOURCE = Path(reenact.__file__).resolve().parents[1]
 REPLAY = "from reenact.cli import replay_main; replay_main()"
@@ -172,6 +172,21 @@ def test_several_envs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(run) == 19
     assert [(r.episode, r.address) for r in results] == [(n, run[n].address) for n in range(0, 19, 2)]
     assert {r.verdict for r in results} == {"exact"}
+
+
+def test_a_vector_env_s_lanes_come_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is of a vector env is filmed lane by lane, so that the chain that stands in one goes on."""
+    monkeypatch.setattr(following, "sleep", lambda _: None)
+    envs = reenact.VectorRecorder(gym.vector.SyncVectorEnv([lambda: make(Odd)] * 2), run=tmp_path / "run")
+    envs.reset(seed=1)
+    for step in range(3 * LENGTH + 3):
+        envs.step(np.array([step % 2, 1]))
+    envs.close()
+    run = reenact.open_run(tmp_path / "run")
+    (numbers,) = following.picked(run, Awaited("all"), print)
+    lanes = [run[number].lane for number in numbers]
+    assert lanes == sorted(lanes)
+    assert len(lanes) == len(run) >= 4
 
 
 def test_what_never_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from reenact.plan import Plan
 class Line:
     """A lineage whose resets have seeds at some positions."""
 
-    first: int
+    key: tuple[int, int]
     seeded: tuple[int, ...] = ()
 
     def nearest(self, name: str, before: int) -> int | None:
@@ -29,7 +29,7 @@ class Line:
 
 def film(position: int, frames: int, lineage: Line | None = None) -> Film:
     """The film of an episode."""
-    episode: Any = SimpleNamespace(position=position, lineage=lineage or Line(0), run=SimpleNamespace(uuid="run"))
+    episode: Any = SimpleNamespace(position=position, lineage=lineage or Line((0, -1)), run=SimpleNamespace(uuid="run"))
     return Film(f"{position}", (Part(episode, 0, frames),))
 
 
@@ -54,13 +54,13 @@ def taken(plan: Plan) -> list[tuple[int, ...]]:
 )
 def test_each_film_is_done_once(lengths: list[int], at_once: int, origins: list[str]) -> None:
     """Whatever is learnt on the way, each film is handed out once, each piece in episode order."""
-    lines = [Line(0, (0, 9, 20)), Line(50)]
+    lines = [Line((0, 0), (0, 9, 20)), Line((0, 1))]
     films = [film(at // 2, frames, lines[at % 2]) for at, frames in enumerate(lengths)]
     plan = Plan(films, at_once, 600)
     found: list[int] = []
     while (piece := plan.take()) is not None:
         assert list(piece.films) == sorted(piece.films)
-        assert len({films[at].parts[0].episode.lineage.first for at in piece.films}) == 1
+        assert len({films[at].parts[0].episode.lineage.key for at in piece.films}) == 1
         found += piece.films
         if origins:
             plan.learn(piece, piece.films[0], result(origins.pop()))
@@ -92,7 +92,7 @@ def test_two_processes_share_two_films() -> None:
 )
 def test_overlapping_chains_stay_together(origin: str, together: list[tuple[int, ...]]) -> None:
     """Once a film was exact by a chain, those left whose chains would go over the same resets are one task."""
-    line = Line(0, (0, 8, 30))
+    line = Line((0, -1), (0, 8, 30))
     films = [film(at, 1000, line) for at in (2, 5, 15, 16, 40, 60)]
     plan = Plan(films, 2, 600)
     pieces = [plan.take() for _ in films]
@@ -101,6 +101,20 @@ def test_overlapping_chains_stay_together(origin: str, together: list[tuple[int,
     assert plan.learn(began, 0, result(origin)) == (origin != "seed")
     assert sorted(taken(plan)) == together
     assert not plan.learn(began, 0, result(origin))
+
+
+def test_a_vector_env_s_lanes_are_planned_apart() -> None:
+    """Where lanes of one segment need their whole history, each lane is a task, with positions of its own."""
+    lines = [Line((0, lane), (lane,)) for lane in range(3)]
+    films = [film(at, 1000, line) for line in lines for at in (5, 6, 7)]
+    for origin in ("chain:first", "chain:seed"):
+        plan = Plan(films, 2, 600)
+        pieces = [piece for _ in films if (piece := plan.take()) is not None]
+        for lane in range(3):
+            began = next(piece for piece in pieces if piece.films == (3 * lane,))
+            assert plan.learn(began, 3 * lane, result(origin))
+            plan.give_back([3 * lane + 1, 3 * lane + 2])
+        assert sorted(taken(plan)) == [(1, 2), (4, 5), (7, 8)]
 
 
 def test_a_diverged_film_teaches_nothing() -> None:

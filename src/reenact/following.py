@@ -68,8 +68,8 @@ def picked(run: Run, picks: Awaited, waiting: Callable[[str], None]) -> Iterator
         found = picks.among(run, fresh)
         if found:
             # one env instance after another: a chain that stands in one goes on
-            instances = [run.lineage(segment).first for segment in run.segment_numbers[found].tolist()]
-            yield [number for _, number in sorted(zip(instances, found, strict=True))]
+            lineages = [run[number].lineage.key for number in found]
+            yield [number for _, number in sorted(zip(lineages, found, strict=True))]
         ended = 0 if run.is_live else ended + 1
         if ended >= (_LOOKS_AT_WORK if folder.others_at_work(run.folder) else _LOOKS):
             return

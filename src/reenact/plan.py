@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _TASKS_EACH = 8
 """Of all that there is to do, a worker gets about so many tasks: the last of them keeps the others waiting little."""
+Instance = tuple[str, int, int]
+"""An env instance: its run, and its lineage's key there. Each lane of a vector env is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Piece:
     """
 
     films: tuple[int, ...]
-    instance: tuple[str, int]
+    instance: Instance
     frames: int
     again: bool = False
 
@@ -85,13 +87,13 @@ class Plan:
     def __init__(self, films: Sequence[Film], at_once: int, most_frames: int) -> None:
         self._frames = [film.frames for film in films]
         self._most = min(most_frames, sum(self._frames) // (at_once * _TASKS_EACH))
-        self._instances: dict[tuple[str, int], _Instance] = {}
-        self._of: list[tuple[str, int]] = []
+        self._instances: dict[Instance, _Instance] = {}
+        self._of: list[Instance] = []
         self._at = [(film.parts[0].episode.position, film.parts[-1].episode.position) for film in films]
-        waiting: dict[tuple[str, int], list[int]] = {}
+        waiting: dict[Instance, list[int]] = {}
         for index, film in enumerate(films):
             episode = film.parts[0].episode
-            key = episode.run.uuid, episode.lineage.first
+            key = episode.run.uuid, *episode.lineage.key
             if key not in self._instances:
                 self._instances[key] = _Instance(episode.lineage)
             self._of.append(key)
@@ -124,7 +126,7 @@ class Plan:
         self._sort()
         return True
 
-    def _cut(self, key: tuple[str, int], indices: Sequence[int]) -> list[Piece]:
+    def _cut(self, key: Instance, indices: Sequence[int]) -> list[Piece]:
         """Cuts films of one env instance into pieces: overlapping chains in one, and short ones by the dozen."""
         instance = self._instances[key]
         chained = bool(instance.rungs or instance.furthest)
