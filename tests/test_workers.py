@@ -48,3 +48,32 @@ def test_a_death_is_heard_of_where_children_are_reaped_elsewhere(elsewhere: str)
     assert said == [
         "WorkerDiedError it ended, and how was told to something else that waits for this process's children"
     ]
+
+
+def test_a_warning_in_the_middle_of_a_word_comes_after_it() -> None:
+    """Where writing a word gives a warning, in the same thread, both are said, one whole after the other."""
+    said = output_of(
+        "import io, pickle, threading, warnings\n"
+        "from reenact.worker import _Voice, _take_over\n"
+        "from reenact.orders import Setup\n"
+        "class Pipe(io.BytesIO):\n"
+        "    def write(self, part):\n"
+        "        half = len(part) // 2\n"
+        "        super().write(part[:half])\n"
+        "        warnings.warn('as a collected object gives one', UserWarning)\n"
+        "        return half + super().write(part[half:])\n"
+        "    def flush(self):\n"
+        "        warnings.warn('another', UserWarning)\n"
+        "pipe = Pipe()\n"
+        "voice = _Voice(pipe)\n"
+        "_take_over(Setup(1, (), ()), voice)\n"
+        "speaking = threading.Thread(target=voice.say, args=(1,), daemon=True)\n"
+        "speaking.start()\n"
+        "speaking.join(10)\n"
+        "assert not speaking.is_alive()\n"
+        "pipe.seek(0)\n"
+        "for _ in range(3):\n"
+        "    word = pickle.loads(pickle.load(pipe))\n"
+        "    print(getattr(word, 'text', word))\n"
+    )
+    assert said == ["1", "as a collected object gives one", "another"]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
@@ -95,21 +96,30 @@ class _Voice:
     """What says things to the process that asks; of progress no more than it can use."""
 
     def __init__(self, answers: IO[bytes]) -> None:
-        self._answers, self._lock = answers, threading.Lock()
+        self._answers, self._lock = answers, threading.RLock()
+        self._words: deque[bytes] = deque()
+        self._writing = False
         self._frames, self._told = 0, 0.0
 
     def say(self, word: Any) -> None:
-        """Says one thing."""
+        """Says one thing; what a thread says in the middle of a word, as a warning can come at any moment, after it."""
         try:
             packed = pickle.dumps(word)
         except Exception as error:  # noqa: BLE001  # what the user's code returned or raised can be anything
             packed = pickle.dumps(Answer(None, RuntimeError(f"{type(error).__name__}: {error} ({word!r:.200})")))
-        try:
-            with self._lock:
-                pickle.dump(packed, self._answers)
-                self._answers.flush()
-        except OSError:  # nobody is left to hear it
-            _end()
+        self._words.append(packed)
+        with self._lock:
+            if self._writing:
+                return
+            self._writing = True
+            try:
+                while self._words:
+                    pickle.dump(self._words.popleft(), self._answers)
+                    self._answers.flush()
+            except OSError:  # nobody is left to hear it
+                _end()
+            finally:
+                self._writing = False
 
     def tell(self, word: work.Word) -> None:
         """Says how a task goes, in steps."""
