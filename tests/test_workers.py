@@ -77,3 +77,25 @@ def test_a_warning_in_the_middle_of_a_word_comes_after_it() -> None:
         "    print(getattr(word, 'text', word))\n"
     )
     assert said == ["1", "as a collected object gives one", "another"]
+
+
+def test_no_call_is_given_the_answer_of_another(tmp_path: Path) -> None:
+    """Where something that is said of a call can't be read here, that call fails, and the next has its own answer."""
+    (tmp_path / "there.py").write_text(
+        "import os\n"
+        "from reenact.work import listening\n"
+        "class Word:\n"
+        "    def __reduce__(self): return int, ('no number',)\n"
+        "def talk(): listening.get()(Word()); return 'an answer'\n"
+    )
+    said = output_of(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import there\n"
+        "from reenact.workers import Workers\n"
+        "with Workers(1, print) as workers:\n"
+        "    calls = [workers.submit(there.talk), workers.submit(divmod, 7, 2), workers.submit(divmod, 9, 2)]\n"
+        "    print(type(calls[0].exception(60)).__name__)\n"
+        "    print(*(call.result(60) for call in calls[1:]))\n"
+    )
+    assert said == ["ValueError", "(3, 1) (4, 1)"]

@@ -109,8 +109,9 @@ class Workers(Executor):
                 worker = worker or self._start()
                 answer = worker.do(call, partial(self._heard, future))
             except BaseException as error:  # noqa: BLE001  # whoever waits for it must hear of it
-                died, how = isinstance(error, EOFError | OSError), str(error)
-                if died and worker is not None:
+                died = isinstance(error, _PipeEndedError if worker is not None else OSError)
+                how = str(error)
+                if worker is not None:  # it may be in that call still: its answer would be taken for the next one's
                     with contextlib.suppress(Exception):
                         how = worker.end()
                     self._running.discard(worker)
@@ -131,6 +132,10 @@ class Workers(Executor):
             worker = _Worker()
             self._running.add(worker)
         return worker
+
+
+class _PipeEndedError(Exception):
+    """Nobody is at the other end."""
 
 
 class _Worker:
@@ -160,19 +165,26 @@ class _Worker:
         """Has it do a call.
 
         Raises:
-            EOFError: it has died.
-            OSError: so it has.
+            _PipeEndedError: it has died.
+            Exception: the call, or something that was said of it, can't be passed on.
         """
-        pickle.dump(pickle.dumps(call), self._orders)
-        self._orders.flush()
+        packed = pickle.dumps(call)
+        try:
+            pickle.dump(packed, self._orders)
+            self._orders.flush()
+        except OSError as error:
+            raise _PipeEndedError from error
         while True:
-            try:
-                said = pickle.loads(pickle.load(self._answers))  # noqa: S301  # our own process
-            except pickle.UnpicklingError as error:  # it died in the middle of a word
-                raise EOFError from error
+            said = pickle.loads(self._hear())  # noqa: S301  # our own process
             if isinstance(said, Answer):
                 return said
             tell(said)
+
+    def _hear(self) -> bytes:
+        try:
+            return bytes(pickle.load(self._answers))  # noqa: S301  # our own process
+        except (EOFError, OSError, pickle.UnpicklingError) as error:  # the last: in the middle of a word
+            raise _PipeEndedError from error
 
     def kill(self) -> None:
         """Ends it and all that it has started."""
