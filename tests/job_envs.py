@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -99,6 +100,14 @@ def spoilt(render_mode: str | None = None) -> gym.Env[Any, Any]:
     """Makes none."""
     del render_mode
     raise ZeroDivisionError("mine")
+
+
+def leaves(render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """Makes none, and notes that it was asked to."""
+    del render_mode
+    with (HERE / "asked").open("ab") as file:
+        file.write(b".")
+    sys.exit(7)
 
 
 for cls in (Told, Deadly, Slow, Talkative, Broken, Counted):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -349,6 +350,17 @@ def test_an_error_of_the_user_s_own_code_comes_through(tmp_path: Path) -> None:
         reenact.replay(run, "all", jobs=2)
     assert any("in __init__" in note for note in caught_too.value.__notes__)
     assert files(run / "videos") == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_env_that_exits_ends_the_job(tmp_path: Path, jobs: int) -> None:
+    """What calls sys.exit is asked once, and its SystemExit is raised here, with the traceback from there."""
+    run = record("Meter-v0", tmp_path / "run", 1)
+    with pytest.raises(SystemExit, match="7") as caught:
+        reenact.verify(run, env="job_envs:leaves", jobs=jobs)
+    assert (tmp_path / "asked").read_bytes() == b"."
+    told = [*getattr(caught.value, "__notes__", []), *traceback.format_exception(caught.value)]
+    assert any("in leaves" in text for text in told)
 
 
 def test_an_error_whose_class_is_the_training_script_s(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
@@ -232,7 +232,10 @@ class _Going:
         if report.refused:
             self.give_up(left, report.refused)
         elif broken is not None and piece.again:
-            self.give_up(left, f"the process that did it died, and once more when it was alone: {_told(broken)}")
+            # `run` raises nothing: what is no death by its class is an engine's own word for one, or its failure
+            died = isinstance(broken, BrokenExecutor | CancelledError)
+            how = "the process that did it died" if died else "the executor failed at it"
+            self.give_up(left, f"{how}, and once more when it was alone: {_told(broken)}")
         elif broken is not None and left:
             self.alone.append(replace(piece, films=(left[0],), again=True))
             self.plan.give_back(left[1:])

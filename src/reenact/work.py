@@ -298,7 +298,7 @@ def run(submitter: Process, packed: bytes) -> Report:
                 tell(outcomes[-1])
     except ReenactError as error:
         return Report(tuple(outcomes), str(error))
-    except Exception as error:  # noqa: BLE001  # the user's env may raise anything: it goes to whoever asked
+    except BaseException as error:  # noqa: BLE001  # the user's env may raise anything: it goes to whoever asked
         return Report(tuple(outcomes), raised=Raised.of(error))
     finally:
         _busy.release()
