@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import gymnasium as gym
 import pytest
 
 import odd_envs as odd
 import reenact
 from reenact import cli
 from reenact.errors import SelectionError
+from reenact.video import VideoWriter
 from test_cli import say  # noqa: F401  # a fixture
-from test_render import LENGTH, files, record
+from test_render import LENGTH, Meter, files, record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +81,66 @@ def test_where_no_time_can_be_told_it_says_why(tmp_path: Path) -> None:
     _, found = foresee(tmp_path / "run", 2, origin="chain:first")
     assert (found.seconds, found.films) == (None, 1)
     assert "earlier" in found.basis
+
+
+def needy(render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """Makes none: what it draws with is not there."""
+    del render_mode
+    raise gym.error.DependencyNotInstalled("pip install foo")
+
+
+def test_a_package_that_is_missing_is_told_as_when_it_is_made(tmp_path: Path) -> None:
+    """The reason why no time can be told is, to the letter, why the film is impossible."""
+    run = record(tmp_path / "run", 1)
+    _, found = foresee(run, env=needy)
+    (made,) = reenact.replay(run, "all", env=needy)
+    assert made.verdict == "impossible"
+    assert (found.seconds, found.basis) == (None, made.error)
+    assert "pip install foo" in found.basis
+
+
+class Text(Meter):
+    """Draws text alone."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 10}
+
+    def render(self) -> Any:
+        """Draws."""
+        return f"step {self.time}\n" * 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"env": Text},
+        {"env": Text, "grid": "1x2"},
+        {"speed": 4.0, "label": True, "rewards": True, "hold": 60.0},
+        {"grid": "2x2"},
+        {"reel": True, "size": "320x240"},
+        {"steps": "3:8"},
+    ],
+)
+def test_what_is_attempted_is_what_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Of texts, labels, slices, grids and reels alike, an attempt draws and encodes all that is made of them."""
+    run = record(tmp_path / "run", 4)
+    drawn: list[tuple[int, ...]] = []
+    write = VideoWriter.write
+
+    def noted(self: VideoWriter, frame: Any, *, over: Any = None) -> None:
+        drawn.append((frame if over is None else over).shape)
+        write(self, frame, over=over)
+
+    monkeypatch.setattr(VideoWriter, "write", noted)
+    _, found = foresee(run, 0, 1, **options)
+    assert found.seconds is not None
+    assert "attempt" in found.basis
+    foreseen, drawn[:] = list(drawn), []
+    assert not (run / "videos").exists()
+    reenact.replay(run, [0, 1], **options)
+    assert foreseen
+    assert set(foreseen) == set(drawn)
 
 
 def test_what_is_followed_can_not_be_foreseen(tmp_path: Path) -> None:

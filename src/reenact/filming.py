@@ -263,7 +263,7 @@ class _Take:
             error = divergence = None
             try:
                 with ladder.on(climb, render=True, shown=range(part.first, part.end)) as run:
-                    self._sink.begin(_scene(part, climb, run))
+                    self._sink.begin(scene(part, climb, run))
                     for shot in self._shots(part, run, to_the_end=settled):
                         self._sink.take(shot)
                         progress.reached(before + shot.at - part.first + 1)
@@ -323,7 +323,8 @@ class _MarkedTooLateError(Exception):
     """Frames that can't be trusted were handed over without their mark."""
 
 
-def _scene(part: Part, climb: Climb, run: Reexecution) -> Scene:
+def scene(part: Part, climb: Climb, run: Reexecution) -> Scene:
+    """Returns a part as what takes its shots is told of it."""
     fps = run.env.metadata.get("render_fps") or 30
     return Scene(_name(part.episode), part.first, part.end, climb.data.rewards, fps)
 

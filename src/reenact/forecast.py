@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reenact import video
-from reenact.errors import ReenactError
+from reenact import filming
+from reenact.composing import Grid
+from reenact.cutting import Cutter
+from reenact.shots import Shot, Spool
+from reenact.work import REFUSALS, reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reenact.filming import Options
-    from reenact.films import Film
+    from reenact.films import Film, Part
     from reenact.reexecute import Reexecution
     from reenact.shelf import Shelf
+    from reenact.shots import Sink
     from reenact.work import Job
 
 _LATEST = 50
@@ -80,30 +86,62 @@ def _rate_of_others(film: Film, options: Options, shelf: Shelf) -> tuple[float, 
 
 
 def _rate_of_attempt(film: Film, job: Job, options: Options) -> tuple[float | None, str]:
-    """Films the first two seconds' worth of a film into a folder that is thrown away."""
-    episode = film.parts[0].episode
+    """Films what two seconds suffice for into a folder that is thrown away, a like share of each of its parts."""
+    look = replace(options.look, hold=0.0)  # which comes once a film, however long that is
+    attempt = _Attempt(_ATTEMPT_S / len(film.parts))
     try:
-        with job.ladders(lambda _done, _total: None) as ladders, tempfile.TemporaryDirectory() as folder:
-            ladder = ladders.of(episode)
-            climb = ladder.climb(episode, render=True)
-            if climb.rung.start is not None:
-                return None, "its episodes start from earlier ones, and how many of these it takes is yet to be seen"
-            with ladder.on(climb, render=True) as going:
-                return _timed(going, options, Path(folder))
-    except ReenactError as error:
-        return None, str(error)
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            ladders = stack.enter_context(job.ladders(lambda _done, _total: None))
+            cutter = Cutter(folder, look, film.name)
+            video = cutter if look.grid is None else Grid(folder, look, film.name)
+            stack.callback(video.close)
+            for part in film.parts:
+                ladder = ladders.of(part.episode)
+                climb = ladder.climb(part.episode, render=True)
+                if climb.rung.start is not None:
+                    return (
+                        None,
+                        "its episodes start from earlier ones, and how many of these it takes is yet to be seen",
+                    )
+                sink = stack.enter_context(closing(Spool(folder))) if look.composed else cutter
+                with ladder.on(climb, render=True, shown=range(part.first, part.end)) as run:
+                    sink.begin(filming.scene(part, climb, run))
+                    attempt.film(part, run, sink)
+                if isinstance(sink, Spool):
+                    video.add(sink)
+                else:
+                    sink.end()
+            video.develop()
+            return attempt.rate()
+    except REFUSALS as error:
+        return None, reason(error)
 
 
-def _timed(going: Reexecution, options: Options, folder: Path) -> tuple[float | None, str]:
-    frames, began = -1, 0.0
-    encoding = options.look.encoding(going.env.metadata.get("render_fps") or 30)
-    with video.VideoWriter(folder, encoding) as writer:
-        for frame in going:
-            writer.write(frame)
-            frames += 1
-            began = began or time.monotonic()  # the first loads what is needed for all
-            if time.monotonic() - began > _ATTEMPT_S:
-                break
-    if frames < 1:
-        return None, "its first episode is too short to tell"
-    return frames / max(time.monotonic() - began, 1e-3), f"an attempt at {frames} frames took"
+class _Attempt:
+    """Films for a while, by the clock.
+
+    Args:
+        seconds: how long, of each part.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._frames, self._began = seconds, -1, 0.0
+
+    def film(self, part: Part, run: Reexecution, sink: Sink) -> None:
+        """Hands over frames of a part as long as there is time."""
+        ends = 0.0
+        for at, frame in itertools.islice(enumerate(run), part.first, part.end):
+            sink.take(Shot(frame, at, marked=False))
+            self._frames += 1
+            self._began = self._began or time.monotonic()  # the first loads what is needed for all
+            ends = ends or time.monotonic() + self._seconds
+            if time.monotonic() > ends:
+                return
+
+    def rate(self) -> tuple[float | None, str]:
+        """Returns frames a second, up to now, and what this rests on."""
+        if self._frames < 1:
+            return None, "its first episode is too short to tell"
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        return self._frames / seconds, f"an attempt at {self._frames} frames took"

@@ -33,6 +33,16 @@ if TYPE_CHECKING:
     from reenact.recipe import EnvFactory
 
 
+REFUSALS = (ReenactError, gym.error.DependencyNotInstalled)
+"""What makes one film impossible, and no other."""
+
+
+def reason(refusal: Exception) -> str:
+    """Says in one line why a film is impossible."""
+    missing = isinstance(refusal, gym.error.DependencyNotInstalled)
+    return f"the env needs a package that is not installed: {refusal}" if missing else str(refusal)
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is done with each film, and how.
@@ -169,12 +179,10 @@ class Desk:
     def _outcome(self, film: Film) -> Outcome:
         try:
             return Outcome(self._one(film))
-        except gym.error.DependencyNotInstalled as error:
-            return Outcome(filming.refused(film, f"the env needs a package that is not installed: {error}"))
-        except ReenactError as error:
+        except REFUSALS as error:
             cause = error.__cause__ if isinstance(error, RenderError) else None
             shown = "" if cause is None else "".join(traceback.format_exception(cause))
-            return Outcome(filming.refused(film, str(error)), shown)
+            return Outcome(filming.refused(film, reason(error)), shown)
 
     def _one(self, film: Film) -> ReplayResult:
         if self._job.options is not None and self._shelf is not None:
