@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import reenact
+import vector_envs
 from reenact import partials, shelf
 from reenact.errors import VideoError
 from reenact.process import this_process
-from test_render import LENGTH, files, record
+from test_render import LENGTH, decode, files, record
 
 SOURCE = Path(reenact.__file__).resolve().parents[1]
 
@@ -43,6 +46,39 @@ def test_each_video_has_a_line(run: Path) -> None:
         assert (entry["verdict"], entry["origin"], entry["frames"]) == ("exact", result.origin, LENGTH + 1)
         assert entry["source"]["run"] == reenact.open_run(run).uuid
         assert entry["source"]["frames"] == [[result.address, 0, LENGTH + 1]]
+
+
+def test_copies_of_a_run_that_went_on_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    """Two copies of a run, both resumed, share UUID and addresses: each video still shows its own copy's episode."""
+    record(tmp_path / "one", 1)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shown = []
+    for name, action in (("one", 0), ("two", 1)):
+        run = record(tmp_path / name, 1, actions=lambda _episode, _step, action=action: action)  # type: ignore[misc]
+        videos = {"video_folder": tmp_path / "videos", "name_prefix": "x", "lossless": True}
+        before, last = reenact.replay(run, "all", **videos)
+        assert (before.ok, before.reused, last.ok, last.reused) == (True, name == "two", True, False)
+        assert before.address != last.address
+        shown.append(decode(last.path))
+    assert not np.array_equal(*shown)
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+def test_a_copy_in_another_form_has_the_same_videos(tmp_path: Path, lanes: bool) -> None:
+    """A packed and a repaired run, of one env or of lanes, find what was made from the run: nothing is made again."""
+    run = tmp_path / "run"
+    if lanes:
+        recorder = reenact.VectorRecorder(vector_envs.make("sync", vector_envs.NEXT_STEP), run)
+        recorder.reset(seed=3)
+        for step in range(9):
+            recorder.step(np.full(vector_envs.WIDTH, vector_envs.TERMINATE * (step % 4 == 3)))
+        recorder.close()
+    else:
+        record(run, 2)
+    films = {"video_folder": tmp_path / "videos", "name_prefix": "x"}
+    assert {(one.ok, one.reused) for one in reenact.replay(run, "all", **films)} == {(True, False)}
+    for copy in (reenact.pack(run).path, reenact.repair(run, out=tmp_path / "clean").out):
+        assert {(one.ok, one.reused) for one in reenact.replay(copy, "all", **films)} == {(True, True)}
 
 
 @pytest.mark.parametrize("how", ["another file", "no file", "no line", "cut line", "forged line", "no key"])

@@ -383,6 +383,7 @@ def _source(film: Film, options: Options) -> dict[str, object]:
         "run": episode.run.uuid,
         "recipe": episode.attributes.get("signature"),
         "frames": [[part.episode.address, part.first, part.end] for part in film.parts],
+        "episodes": {part.episode.address: part.episode.digest for part in film.parts},
         "look": options.look.to_json(),
         "env": options.env_name,
         "tolerance": options.tolerance,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from reenact.table import Table
 
 Array = np.ndarray[Any, Any]
+_TELLING = ("length", "n_actions", "seed", "ended", "return", "end_time", "lane", "column_crcs")
 ENDED_NAMES = {kind.value: kind.name.lower() for kind in Ended}
 
 
@@ -69,6 +72,15 @@ class Episode:
     def address(self) -> str:
         """Its name at once and for ever: "segment.index"."""
         return f"{self.segment}.{'live' if self.index is None else self.index}"
+
+    @property
+    def digest(self) -> str:
+        """What tells it from any other of its address: two copies of a run, both resumed, are one run by their UUID.
+
+        SHA-256 over what its row says of it, wherever that lies: a packed run's are the same.
+        """
+        said = [self._row[name].tolist() for name in _TELLING]  # floats as Python writes them: NaN too
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     @property
     def lineage(self) -> Lineage:
