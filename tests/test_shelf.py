@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import vector_envs
 from reenact import partials, shelf
 from reenact.errors import VideoError
 from reenact.process import this_process
-from test_render import LENGTH, decode, files, record
+from test_render import LENGTH, Meter, decode, files, record
 
 SOURCE = Path(reenact.__file__).resolve().parents[1]
 
@@ -79,6 +80,72 @@ def test_a_copy_in_another_form_has_the_same_videos(tmp_path: Path, lanes: bool)
     assert {(one.ok, one.reused) for one in reenact.replay(run, "all", **films)} == {(True, False)}
     for copy in (reenact.pack(run).path, reenact.repair(run, out=tmp_path / "clean").out):
         assert {(one.ok, one.reused) for one in reenact.replay(copy, "all", **films)} == {(True, True)}
+
+
+def of_blue(blue: int) -> Any:
+    """A factory in a function: all that this makes have one name."""
+
+    def make(render_mode: str | None) -> Meter:
+        return Painted(blue, render_mode)
+
+    return make
+
+
+class Painted(Meter):
+    """The same episodes in other colours."""
+
+    def __init__(self, blue: int, render_mode: str | None) -> None:
+        super().__init__(render_mode)
+        self.blue = blue
+
+    def render(self) -> np.ndarray:
+        """Draws them so."""
+        frame = super().render().copy()
+        frame[..., 2] = self.blue
+        return frame
+
+    def made(self, render_mode: str | None) -> Meter:
+        """Makes another of the same colour."""
+        return Painted(self.blue, render_mode)
+
+
+@pytest.mark.parametrize("how", ["lambda", "in a function", "method", "partial"])
+def test_what_no_name_leads_to_is_not_taken_for_its_namesake(run: Path, how: str) -> None:
+    """Factories of one name, or of none, are never taken for one another: each video shows what its own env draws."""
+    ways = {
+        "lambda": lambda blue: lambda render_mode: Painted(blue, render_mode),
+        "in a function": of_blue,
+        "method": lambda blue: Painted(blue, None).made,
+        "partial": lambda blue: functools.partial(Painted, blue),
+    }
+    for blue in (60, 250):
+        (result,) = reenact.replay(run, 0, env=ways[how](blue), lossless=True)
+        assert (result.ok, result.reused) == (True, False)
+        assert (decode(result.path)[..., 2] == blue).all()
+
+
+@pytest.mark.parametrize("how", ["file", "module", "function of a module"])
+def test_code_that_was_edited_is_other_code(run: Path, tmp_path: Path, how: str) -> None:
+    """A factory in one's own file is known by that file's content: as long as it stays so, nothing is made again."""
+    factory = tmp_path / f"factory_{how.replace(' ', '_')}.py"
+    name = f"{factory}:make" if how == "file" else f"{factory.stem}:make"
+    code = (
+        "import sys, reenact\n"
+        f"env = {name!r} if {how != 'function of a module'} else __import__({factory.stem!r}).make\n"
+        "(result,) = reenact.replay(sys.argv[1], 0, env=env, lossless=True)\n"
+        "print(result.verdict, result.reused)"
+    )
+    folders = (str(SOURCE), str(Path(__file__).parent), str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1"}
+    said = []
+    for blue in (60, 60, 250):
+        factory.write_text(
+            f"import test_shelf\ndef make(render_mode):\n    return test_shelf.Painted({blue}, render_mode)\n"
+        )
+        command = [sys.executable, "-c", code, run]
+        said.append(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout.split())
+        assert (decode(run / "videos" / "run-episode-0-lossless.mp4")[..., 2] == blue).all()
+    assert said == [["exact", "False"], ["exact", "True"], ["exact", "False"]]
 
 
 @pytest.mark.parametrize("how", ["another file", "no file", "no line", "cut line", "forged line", "no key"])

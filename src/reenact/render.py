@@ -193,7 +193,7 @@ def replay(  # one keyword an option of the command
         folder=folder,
         place=folder.absolute(),
         look=look,
-        env_name=env if isinstance(env, str) else None if env is None else getattr(env, "__qualname__", repr(env)),
+        env=handover.content_of(env, job.id),
         origin=origin,
         tolerance=job.tolerance,
         overwrite=overwrite,
