@@ -566,9 +566,24 @@ def test_two_looks_have_one_name_only_if_they_are_one(one_of_them: dict[str, Any
     assert (first.suffix == "") == (first == look_of())
 
 
+def test_numpy_s_values_are_as_good_as_python_s(tmp_path: Path) -> None:
+    """What comes out of an array is the same look, and finds the same video."""
+    run = record(tmp_path / "run")
+    given: dict[str, Any] = {
+        "quality": np.int64(50), "label": np.True_, "rewards": np.False_, "size": (np.int64(96), np.uint16(128)),
+        "fps": np.float32(12.5), "speed": np.int8(2), "hold": np.float64(0.5), "steps": (np.int32(0), np.int64(2)),
+        "draft": np.bool_(False), "format": np.str_("mp4"), "preset": np.str_("fast"),
+    }  # fmt: skip
+    assert one(run, **given).ok
+    plain = {name: list(one) if isinstance(one, tuple) else one.item() for name, one in given.items()}
+    plain |= {"size": (96, 128), "steps": "0:2"}
+    assert one(run, **plain).reused
+
+
 @pytest.mark.parametrize(
     "look",
     [
+        {"label": "no"}, {"draft": 1}, {"lossless": None}, {"quality": np.True_}, {"quality": np.float64(50)},
         {"speed": 0}, {"speed": float("nan")}, {"speed": "fast"}, {"steps": "400"}, {"steps": "1:2:3"}, {"steps": (1,)},
         {"steps": slice(0, 9, 2)}, {"steps": "a:b"}, {"size": "640"}, {"size": "641x480"}, {"size": (0, 0)},
         {"size": "2x2"}, {"size": (1.5, 2)}, {"size": "99998x16"}, {"size": "64x32", "label": True, "rewards": True},

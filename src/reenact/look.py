@@ -12,6 +12,8 @@ import warnings
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+import numpy as np
+
 from reenact import overlay
 from reenact.drawing import Camera
 from reenact.encoding import Encoding
@@ -220,6 +222,11 @@ def of(**looks: Unpack[Looks]) -> Look:
     for name in ("fps", "speed", "hold"):
         if isinstance(given.get(name), numbers.Real):
             given[name] = float(given[name])  # NumPy's are not JSON's
+    for name in ("lossless", "label", "rewards", "reel", "draft"):
+        if name in given:
+            given[name] = _bool(name, given[name])
+    if _is_int(given.get("quality")):
+        given["quality"] = operator.index(given["quality"])
     for name, read in (("steps", _slice), ("size", _pair), ("grid", _pair), ("render_kwargs", _kwargs)):
         if name in given:
             given[name] = read(name, given[name])
@@ -253,6 +260,12 @@ def _pair(name: str, value: object) -> Pair | None:
         return int(value[0]), int(value[1])
     example = "640x480 (width x height)" if name == "size" else "2x2 (rows x columns)"
     raise VideoError(f"{name} must be such as {example}, not {value!r}")
+
+
+def _bool(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise VideoError(f"{name} must be True or False, not {value!r:.200}")
+    return bool(value)
 
 
 def _kwargs(name: str, value: object) -> dict[str, Any]:
