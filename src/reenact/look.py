@@ -156,7 +156,7 @@ class Look:
 
     @property
     def suffix(self) -> str:
-        """What a video's name has of it, so that none takes another's place; "" for the plain look."""
+        """What a video's name has of it, "" for the plain look; those that differ in quality or preset share one."""
         parts = []
         if self.fps is not None:
             parts.append(f"fps{_plain(self.fps)}")
