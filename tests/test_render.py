@@ -598,6 +598,18 @@ def test_a_tolerance_is_never_called_exact(tmp_path: Path) -> None:
     assert result.verdict == "tolerated"
 
 
+def test_diverged_with_and_without_a_tolerance_stand_side_by_side(tmp_path: Path) -> None:
+    """What diverged under a tolerance has a name of its own: it does not replace what diverged without one."""
+    run = record(tmp_path / "run", 1)
+    tamper(run, 0, 3, 0.5)
+    (plain,) = reenact.replay(run, 0)
+    before = Path(str(plain.path)).read_bytes()
+    (loosened,) = reenact.replay(run, 0, tolerance=0.01)
+    assert [plain.verdict, loosened.verdict] == ["diverged", "diverged"]
+    assert files(run / "videos") == ["run-episode-0-diverged.mp4", "run-episode-0-tolerated-diverged.mp4"]
+    assert Path(str(plain.path)).read_bytes() == before
+
+
 def test_an_episode_without_origin_diverges_and_is_told_so(tmp_path: Path) -> None:
     """With neither seed nor RNG state an episode is reset as it was; what it draws differs, and the others are exact."""
     recorder = reenact.Recorder(gym.make("Meter-v0"), run=tmp_path / "run", reseed="never")

@@ -84,15 +84,13 @@ def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tel
     if done is not None:
         return done
     if not (options.overwrite or shelf.may_take(path, source)):
-        return refused(
-            film, f"{path} is there already, and no video of this run that you made: --overwrite replaces it"
-        )
+        return refused(film, _taken(options.folder / path.name))
     began = time.monotonic()
     making = _compose if options.look.composed else _shoot
     video, result = making(film, options, ladders, tell)
     with contextlib.closing(video):
         if result.divergence is not None:
-            path = path.with_name(f"{film.name}{options.look.suffix}-diverged{options.look.ending}")
+            path = path_of(film, options, diverged=True)
             if options.look.render_kwargs:
                 result = replace(result, cause="maybe render_kwargs change more than the frames: replay without them")
             if not options.diverged:
@@ -129,9 +127,9 @@ def planned(film: Film, options: Options, shelf: Shelf) -> ReplayResult:
     return replace(made, verdict="planned", error=None, path=str(options.folder / path.name), frames=film.frames)
 
 
-def path_of(film: Film, options: Options) -> Path:
+def path_of(film: Film, options: Options, *, diverged: bool = False) -> Path:
     """Returns where a film's video goes: the plain name is for exact ones alone, and a tolerance never makes one."""
-    how = options.look.suffix + ("-tolerated" if options.tolerance else "")
+    how = options.look.suffix + "-tolerated" * bool(options.tolerance) + "-diverged" * diverged
     return options.place / f"{film.name}{how}{options.look.ending}"
 
 
