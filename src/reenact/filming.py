@@ -91,7 +91,7 @@ def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tel
     with contextlib.closing(video):
         if result.divergence is not None:
             path = path_of(film, options, diverged=True)
-            if options.look.render_kwargs:
+            if options.look.render_kwargs and result.cause is None:
                 result = replace(result, cause="maybe render_kwargs change more than the frames: replay without them")
             if not options.diverged:
                 return result
