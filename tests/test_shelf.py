@@ -222,6 +222,42 @@ def test_a_folder_of_pictures_is_one_video(tmp_path: Path) -> None:
     assert found.find(tmp_path / "clip", source, "exact") is None
 
 
+def test_a_video_is_read_once_as_long_as_it_stays_as_it_is(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked of a video that is there, a process reads it once; one that was written to, once more."""
+    (first,) = reenact.replay(run, 0)
+    video, read = Path(str(first.path)), []
+    digest = hashlib.file_digest
+
+    def noted(file: Any, kind: str) -> Any:
+        read.append(Path(file.name).name)
+        return digest(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    assert reenact.replay(run, 0)[0].reused
+    reenact.replay(run, 0, dry_run=True)
+    assert reenact.replay(run, 0, quality=90)[0].ok
+    assert [name for name in read if name == video.name] == [video.name]
+    content = video.read_bytes()
+    video.write_bytes(content[:-1] + b"x")
+    assert not reenact.replay(run, 0, quality=90)[0].ok
+    assert [name for name in read if name == video.name] == [video.name] * 2
+
+
+def test_a_pipe_in_a_video_s_place_is_not_read(run: Path) -> None:
+    """A FIFO of a video's name is no video of one's own, and nothing waits for what it may have to say."""
+    (first,) = reenact.replay(run, 0)
+    Path(str(first.path)).unlink()
+    os.mkfifo(str(first.path))
+    code = "import sys, reenact\n(result,) = reenact.replay(sys.argv[1], 0)\nprint(result.path, result.error)"
+    path = os.pathsep.join((str(SOURCE), str(Path(__file__).parent)))
+    said = subprocess.run(
+        [sys.executable, "-c", f"import test_render\n{code}", run],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert said.startswith("None ")
+    assert "--overwrite" in said
+
+
 def test_a_full_disk_is_a_video_error(tmp_path: Path) -> None:
     """What the disk does not take is told as an error of the video."""
     (tmp_path / "manifest.jsonl").symlink_to("/dev/full")

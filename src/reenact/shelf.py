@@ -7,9 +7,12 @@ a stranger's run may come with videos, and a manifest, of anything.
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from reenact import signing
@@ -141,12 +144,31 @@ def _append(manifest: Path, line: bytes) -> None:
 
 
 def _measure(video: Path) -> tuple[int, str]:
-    """Returns a video's size in bytes, and its SHA-256; of a folder of pictures, those of all of them by name."""
-    if not video.is_dir():
-        with video.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return os.fstat(file.fileno()).st_size, digest
-    pictures = [
-        (path.relative_to(video).as_posix(), *_measure(path)) for path in sorted(video.rglob("*")) if path.is_file()
-    ]
-    return sum(size for _, size, _ in pictures), hashlib.sha256(json.dumps(pictures).encode()).hexdigest()
+    """Returns a video's size in bytes, and its SHA-256; of a folder of pictures, those of all of them by name.
+
+    Raises:
+        OSError: it is not there, or neither a file nor a folder: reading a pipe would wait for ever.
+    """
+    if video.is_dir():
+        files = [(path.relative_to(video).as_posix(), path.stat()) for path in video.rglob("*") if path.is_file()]
+    elif stat.S_ISREG((told := video.stat()).st_mode):
+        files = [("", told)]
+    else:
+        raise OSError(errno.EINVAL, "neither a file nor a folder", str(video))
+    found = sorted(
+        (name, one.st_size, one.st_dev, one.st_ino, one.st_mtime_ns, one.st_ctime_ns) for name, one in files
+    )  # fmt: skip
+    return sum(one.st_size for _, one in files), _sha256(video, tuple(found))
+
+
+@functools.lru_cache(maxsize=64)  # a film asks several times, and a video may be large
+def _sha256(video: Path, files: tuple[tuple[str, int, int, int, int, int], ...]) -> str:
+    """Returns the SHA-256 of a video whose files are as told: name, size, device, inode, mtime, ctime."""
+    digests = []
+    for name, *_ in files:
+        with (video / name).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if files and files[0][0] == "":
+        return digests[0]
+    pictures = [(name, size, digest) for (name, size, *_), digest in zip(files, digests, strict=True)]
+    return hashlib.sha256(json.dumps(pictures).encode()).hexdigest()
