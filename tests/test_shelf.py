@@ -258,6 +258,29 @@ def test_a_pipe_in_a_video_s_place_is_not_read(run: Path) -> None:
     assert "--overwrite" in said
 
 
+def test_a_key_that_can_not_be_kept_is_said_when_videos_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says that the videos will be a stranger's for the next process, and it is so; verifying says nothing."""
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a file"))
+    run = record(tmp_path / "run", 2)
+    assert reenact.verify(run, 0)[0].ok
+    with pytest.warns(UserWarning, match="XDG_STATE_HOME") as told:
+        assert [one.ok for one in reenact.replay(run, "all")] == [True, True]
+    assert len(told) == 1
+    assert "\n" not in str(told[0].message)
+    assert str(tmp_path / "a file") in str(told[0].message)
+    path = os.pathsep.join((str(SOURCE), str(Path(__file__).parent)))
+    code = (
+        "import sys, test_render, reenact\nprint([one.error for one in reenact.replay(sys.argv[1], 'all', trust=True)])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, run]
+    environment = {**os.environ, "PYTHONPATH": path}
+    said = subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout
+    assert said.count("--overwrite") == 2
+
+
 def test_a_full_disk_is_a_video_error(tmp_path: Path) -> None:
     """What the disk does not take is told as an error of the video."""
     (tmp_path / "manifest.jsonl").symlink_to("/dev/full")

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from reenact import diagnosis, filming, films, following, forecast, handover, partials, recipe
+from reenact import diagnosis, filming, films, following, forecast, handover, partials, recipe, signing
 from reenact.dispatch import Crews
 from reenact.errors import SelectionError
 from reenact.look import Look, Looks
@@ -203,6 +203,7 @@ def replay(  # one keyword an option of the command
     job = replace(job, options=options)
     if dry_run:
         return _foreseen(wish.films(opened, prefix), job, options, crews.jobs, watcher)
+    _warn_of_key()
     partials.sweep(options.place)
     try:
         if awaited is None:
@@ -342,6 +343,17 @@ def _warn_of_versions(wanted: Iterable[Film], warned: set[tuple[str, int]]) -> N
     if told:
         said = f"reenact: recorded with {', '.join(told)}: replays may differ"
         warnings.warn(said, UserWarning, stacklevel=4)  # in whoever called replay or verify, but for one that follows
+
+
+def _warn_of_key() -> None:
+    """Warns where no later call will know the videos as its user's own."""
+    why = signing.unkept()
+    if why is not None:
+        said = (
+            f"reenact: {why}: the next replay will take these videos for a stranger's, and replace them only with "
+            "--overwrite; let XDG_STATE_HOME name a folder that can be written"
+        )
+        warnings.warn(said, UserWarning, stacklevel=3)  # in whoever called replay
 
 
 def _opened(run: RunLike) -> Run:

@@ -25,13 +25,22 @@ def is_mine(content: str | bytes, signature: str) -> bool:
     return hmac.compare_digest(sign(content).encode(), signature.encode("utf-8", "surrogatepass"))
 
 
+def unkept() -> str | None:
+    """Returns why what is signed is this process's alone, since the user's key can't be kept; None: it can be."""
+    return _key_in(_state())[1]
+
+
 def _key() -> bytes:
     """The user's key, made at first use; where no folder can be written, one for this process alone."""
-    return _key_in(os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state"))
+    return _key_in(_state())[0]
+
+
+def _state() -> str:
+    return os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
 
 
 @functools.cache  # verifying thousands of episodes asks for it each time
-def _key_in(state: str) -> bytes:
+def _key_in(state: str) -> tuple[bytes, str | None]:
     path = Path(state) / "reenact" / "key"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -49,9 +58,9 @@ def _key_in(state: str) -> bytes:
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
-        return path.read_bytes()
-    except OSError:
-        return _PROCESS_KEY
+        return path.read_bytes(), None
+    except OSError as error:
+        return _PROCESS_KEY, f"{path} can't be kept ({error.strerror or error})"
 
 
 _KEY_BYTES = 32
