@@ -73,8 +73,9 @@ def reacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mujoco")
     run = tmp_path_factory.mktemp("reacher") / "run"
     env = reenact.Recorder(gym.make("Reacher-v5"), run=run)
-    env.reset(seed=3)
-    env.step(env.action_space.sample())
+    for seed in (3, None):
+        env.reset(seed=seed)
+        env.step(env.action_space.sample())
     env.close()
     return run
 
@@ -87,6 +88,20 @@ def test_mujoco_draws_without_a_screen(reacher: Path, tmp_path: Path, jobs: str)
     done = subprocess.run(command, capture_output=True, text=True, env=BARE, check=False, timeout=120)
     assert "episode 0: exact" in done.stderr
     assert done.returncode == 0
+
+
+def test_mujoco_that_can_not_draw_is_not_tried_again(reacher: Path, tmp_path: Path) -> None:
+    """Each episode of each call says what to set; MuJoCo would abort the process at its second attempt."""
+    code = (
+        "import sys, reenact\n"
+        "for picked in ([1, 0], [0], [1]):\n"
+        "    for result in reenact.replay(sys.argv[1], picked, video_folder=sys.argv[2]): print(result.error)\n"
+    )
+    command = [sys.executable, "-c", code, str(reacher), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=BARE, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if "set MUJOCO_GL=egl" not in line] == []
+    assert len(done.stdout.splitlines()) == 4
 
 
 def test_the_call_leaves_the_environment_alone(reacher: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from reenact import origin, snapshot
+from reenact import headless, origin, snapshot
 from reenact.drawing import sets_camera
-from reenact.errors import ReenactError, ReplayError
+from reenact.errors import ReenactError, ReplayError, VideoError
 from reenact.guard import Guard
 from reenact.reexecute import reset
 
@@ -126,15 +126,25 @@ def set_camera(env: Env, lineage: Lineage, *, trust: bool) -> None:
     """Draws once after the first reset that the env instance had, as live rendering would have.
 
     Gymnasium's MuJoCo renderer points its free camera at where things are at the first render.
+
+    Raises:
+        VideoError: there is nothing to draw with here.
     """
     if not sets_camera(env):
         return
-    with contextlib.suppress(Exception):  # a reset that can't be done leaves the camera where the episode's own puts it
+    headless.require_mujoco()
+    try:
         for act in lineage.acts(0, 1, env.action_space):
             found = origin.read(act.seed, act.states)
             if found:
                 reset(env, found[0], act.options, trust=trust)
                 env.render()
+    except Exception as error:
+        remedy = headless.explain(error)
+        if remedy is not None:
+            headless.mujoco_failed(remedy)
+            raise VideoError(remedy) from error
+        # a reset that can't be done leaves the camera where the episode's own puts it
 
 
 def _do(env: Env, actions: list[Any]) -> None:

@@ -46,6 +46,8 @@ class Guard:
             RenderError: it raised, or another env has taken what this one draws into.
             VideoError: … because there is nothing to draw with here.
         """
+        if self._simulations:
+            headless.require_mujoco()
         states = [rng.state_of(held) for held in self._rngs]
         for simulation in self._simulations:
             simulation.save()
@@ -55,11 +57,7 @@ class Guard:
         except gym.error.DependencyNotInstalled:
             raise  # it says what to install
         except Exception as error:  # the env may raise anything
-            remedy = headless.explain(error)
-            if remedy is not None:
-                raise VideoError(remedy) from error
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise RenderError(f"render() raised {what}") from error
+            raise self._refusal(error) from error
         else:
             if drawing.is_lost(self._env, frame):
                 raise RenderError(
@@ -73,6 +71,15 @@ class Guard:
                     rng.put(held, state)
             for simulation in self._simulations:
                 simulation.put_back()
+
+    def _refusal(self, error: Exception) -> VideoError:
+        """Says why a frame could not be drawn."""
+        remedy = headless.explain(error)
+        if remedy is None:
+            return RenderError(f"render() raised {' '.join(f'{type(error).__name__}: {error}'.split())}")
+        if self._simulations:
+            headless.mujoco_failed(remedy)
+        return VideoError(remedy)
 
 
 class _Simulation:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from reenact.errors import VideoError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
@@ -40,6 +42,25 @@ def explain(error: BaseException) -> str | None:
         if sign.search(text):
             return f"there is no screen, or no OpenGL, to draw with: {remedy} ({' '.join(text.split())[:160]})"
     return None
+
+
+_failed: list[str] = []
+"""What was said when MuJoCo first failed to draw in this process."""
+
+
+def mujoco_failed(told: str) -> None:
+    """Notes that MuJoCo can't draw in this process."""
+    _failed.append(told)
+
+
+def require_mujoco() -> None:
+    """Refuses to have MuJoCo draw where it has failed to: at a second attempt it aborts the whole process.
+
+    Raises:
+        VideoError: it has failed in this process.
+    """
+    if _failed:
+        raise VideoError(_failed[0])
 
 
 def choose() -> None:
