@@ -353,6 +353,28 @@ def test_an_error_of_the_user_s_own_code_comes_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+def test_an_observer_is_given_tracebacks(tmp_path: Path, capfd: pytest.CaptureFixture[str], jobs: int) -> None:
+    """What render() raises in several episodes is told an observer once, and nothing is written past it."""
+    run = mixed(tmp_path / "run")
+    given: list[str] = []
+
+    class Keeps:
+        """An observer that keeps tracebacks."""
+
+        def raised(self, trace: str) -> None:
+            given.append(trace)
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: None
+
+    watcher: Any = Keeps()
+    results = reenact.verify(run, env=Smudged, rendered=True, jobs=jobs, observer=watcher)
+    assert "Traceback" not in capfd.readouterr().err
+    assert [text.count('raise LookupError("no such') for text in given] == [1]
+    assert any("LookupError" in str(result.error) for result in results)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_an_env_that_exits_ends_the_job(tmp_path: Path, jobs: int) -> None:
     """What calls sys.exit is asked once, and its SystemExit is raised here, with the traceback from there."""
     run = record("Meter-v0", tmp_path / "run", 1)

@@ -508,6 +508,11 @@ class _Watcher:
         if sys.stderr.isatty():
             click.echo(f"\r\033[Kre-executing what came before: {done} of {total} resets", nl=False, err=True)
 
+    def raised(self, trace: str) -> None:
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", nl=False, err=True)
+        click.echo(trace, nl=False, err=True)
+
     def finished(self, result: ReplayResult) -> None:
         self._done += 1
         if self._as_json:

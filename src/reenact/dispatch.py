@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -52,6 +51,9 @@ class Observer(Protocol):
     def chained(self, done: int, total: int) -> None:
         """So many of the resets that have to come before the next episode are done; told now and then."""
 
+    def raised(self, trace: str) -> None:
+        """An env's `render()` raised, which is the user's to mend: the traceback, once of each error of a job."""
+
     def finished(self, result: ReplayResult) -> None:
         """One episode or clip is done; in a dry run: would be made, or is there already."""
 
@@ -69,7 +71,7 @@ class Ledger:
     Args:
         films: the films.
         observer: who is told.
-        shown: the errors whose tracebacks have been shown; grows.
+        shown: the errors of the job whose tracebacks the observer was given; grows.
 
     Attributes:
         results: by a film's index.
@@ -94,7 +96,7 @@ class Ledger:
         elif index not in self.results:
             if word.trace and word.result.error not in self._shown:
                 self._shown.add(str(word.result.error))
-                sys.stderr.write(word.trace)  # it is the user's to mend
+                self._observer.raised(word.trace)
             self.results[index] = word.result
             self.heard(index, Advanced(self._left[index]))
             self._observer.finished(word.result)
@@ -114,10 +116,11 @@ class Here:
     Args:
         job: what is done with them.
         observer: is told how it goes.
+        shown: as a ledger has it.
     """
 
-    def __init__(self, job: Job, observer: Observer) -> None:
-        self._observer, self._shown = observer, set[str]()
+    def __init__(self, job: Job, observer: Observer, shown: set[str]) -> None:
+        self._observer, self._shown = observer, shown
         self._desk = Desk(job)
 
     def do(self, films: Sequence[Film]) -> list[ReplayResult]:
@@ -145,11 +148,14 @@ class Spread:
         at_once: how many tasks it is given at a time.
         events: where an engine that can puts what it hears of a task while that goes on.
         observer: is told how it goes.
+        shown: as a ledger has it.
     """
 
-    def __init__(self, job: Job, executor: Executor, at_once: int, events: Events, observer: Observer) -> None:
+    def __init__(
+        self, job: Job, executor: Executor, at_once: int, events: Events, observer: Observer, *, shown: set[str]
+    ) -> None:
         self._job, self._executor, self._at_once, self._events = job, executor, at_once, events
-        self._observer, self._shown = observer, set[str]()
+        self._observer, self._shown = observer, shown
         self._numbers = itertools.count()
 
     def do(self, films: Sequence[Film]) -> list[ReplayResult]:
@@ -292,16 +298,19 @@ class Crews:
             films: how many there will be, at most; None: nobody knows.
         """
         events: Events = SimpleQueue()
+        shown: set[str] = set()
         if self._executor is not None:
             at_once = self.jobs if self.jobs > 1 else _AT_ONCE
-            yield _Parted(job, observer, Spread(job, self._executor, at_once, events, observer).do).do
+            yield _Parted(
+                job, observer, shown, Spread(job, self._executor, at_once, events, observer, shown=shown).do
+            ).do
         elif self.in_process:
-            with Here(job, observer) as here:
+            with Here(job, observer, shown) as here:
                 yield here.do
         else:
             count = self.jobs if films is None else max(1, min(self.jobs, films))
             with Workers(count, lambda future, word: events.put((future, word))) as own:
-                yield _Parted(job, observer, Spread(job, own, count, events, observer).do).do
+                yield _Parted(job, observer, shown, Spread(job, own, count, events, observer, shown=shown).do).do
 
 
 class _Parted:
@@ -310,11 +319,12 @@ class _Parted:
     Args:
         job: what is done with them.
         observer: is told how it goes.
+        shown: as a ledger has it.
         do: does films in other processes.
     """
 
-    def __init__(self, job: Job, observer: Observer, do: Do) -> None:
-        self._job, self._observer, self._do = job, observer, do
+    def __init__(self, job: Job, observer: Observer, shown: set[str], do: Do) -> None:
+        self._job, self._observer, self._shown, self._do = job, observer, shown, do
 
     def do(self, films: Sequence[Film]) -> list[ReplayResult]:
         """Does films."""
@@ -329,7 +339,7 @@ class _Parted:
             stacklevel=5,  # in whoever called replay or verify
         )
         others = iter(self._do([film for film, mine in zip(films, here, strict=True) if not mine]))
-        with Here(self._job, self._observer) as desk:
+        with Here(self._job, self._observer, self._shown) as desk:
             mine = iter(desk.do([film for film, mine in zip(films, here, strict=True) if mine]))
         return [next(mine if is_mine else others) for is_mine in here]
 

@@ -5,6 +5,7 @@ Alone, with `filming`, in knowing paths and episodes both.
 
 from __future__ import annotations
 
+import sys
 import uuid
 import warnings
 from dataclasses import dataclass, replace
@@ -48,6 +49,9 @@ class _Nobody:
     def chained(self, done: int, total: int) -> None: ...
     def finished(self, result: ReplayResult) -> None: ...
     def foreseen(self, forecast: Forecast) -> None: ...
+
+    def raised(self, trace: str) -> None:
+        sys.stderr.write(trace)  # else nobody hears of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,8 @@ def replay(  # one keyword an option of the command
             `concurrent.futures.Executor` of processes. It is given so many tasks at a time as `jobs` says; 1: 256.
         dry_run: whether nothing is made: results say "planned" of what would be, and where; the observer is told what
             there is to do, and how long it will take.
-        observer: is told how the job goes.
+        observer: is told how the job goes, and given the traceback of what an env's `render()` raises, once of each
+            error; without one, this goes to stderr.
         choices: what else selects: `every`, `best`, `worst`, `median`, `percentile`, `last`; `where`, `ended` and
             `marked` narrow first (see `Picks`). And what the videos show and are: `fps`, `speed`, `steps`, `size`,
             `render_kwargs`, `label`, `rewards`, `hold`, `grid`, `reel`, `draft`; `format`, `lossless`, `quality`,
