@@ -265,7 +265,7 @@ def _most_open(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_of_recorders_that_take_turns_one_env_is_open(tmp_path: Path, most_open: list[int]) -> None:
-    """A chain is left when another recorder's begins, the second time that it comes to it as well as the first."""
+    """One recorder's episodes come after another's, whatever their numbers: one pass, in one env, goes through each."""
     envs = [reenact.Recorder(make(odd.Carries, memory=None), run=tmp_path / "run") for _ in range(5)]
     for _ in range(3):
         for env in envs:
@@ -277,6 +277,7 @@ def test_of_recorders_that_take_turns_one_env_is_open(tmp_path: Path, most_open:
     most_open[:] = [0]
     assert origins(reenact.verify(tmp_path / "run", origin="chain:first")) == ["chain:first"] * 15
     assert most_open[-1] == 1
+    assert Odd.count["made"] == 5
 
 
 def test_of_lanes_that_take_turns_the_last_few_are_open(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from reenact import filming, handover
 from reenact.errors import ReenactError, SelectionError
-from reenact.plan import Piece, Plan
+from reenact.plan import Piece, Plan, by_instance
 from reenact.process import this_process
 from reenact.work import Advanced, Chained, Desk, Outcome, Report, Task, Warned, Word, run
 from reenact.workers import Workers
@@ -126,9 +126,9 @@ class Here:
     def do(self, films: Sequence[Film]) -> list[ReplayResult]:
         """Does films; what the user's own code raises comes through as it is."""
         ledger = Ledger(films, self._observer, self._shown)
-        for index, film in enumerate(films):
+        for index in by_instance(films):
             tell = partial(ledger.heard, index)
-            tell(self._desk.do(film, tell))
+            tell(self._desk.do(films[index], tell))
         return ledger.in_order()
 
     def __enter__(self) -> Self:

@@ -365,10 +365,16 @@ def _keep(made: _Made, video: VideoWriter, path: Path, options: Options, shelf: 
     except VideoExistsError:
         if shelf.find(path, source, result.verdict) is not None:
             return replace(kept, reused=True)  # another job has made it meanwhile
-        return replace(result, error="; ".join(filter(None, (result.error, _taken(options.folder / path.name)))))
+        return _without_video(result, _taken(options.folder / path.name))
     except VideoError as error:
-        return replace(result, error=f"{result.error}; {error}" if result.error else str(error))
+        return _without_video(result, str(error))
     return kept
+
+
+def _without_video(result: ReplayResult, why: str) -> ReplayResult:
+    """Returns a result whose video could not be kept: it says "exact" of none that is not there."""
+    verdict = result.verdict if result.verdict == "diverged" else "impossible"
+    return replace(result, verdict=verdict, error="; ".join(filter(None, (result.error, why))))
 
 
 # ---- what to say of it

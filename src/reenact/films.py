@@ -96,7 +96,9 @@ def clips(run: Run, step_trigger: Trigger | None, numbers: set[int], video_lengt
         # the last clip of an env that still runs may be short of frames that are yet to come
         wanted = video_length if states[chain[-1]] == "live" else 0
         for name, parts in _takes(_history(run, chain), camera, wanted):
-            yield Film(f"{prefix}-{name}{tail if name.startswith('step') else ''}", tuple(parts))
+            # an episode's plain name is for all of its frames
+            ending = tail if name.startswith("step") else f"-{video_length}frames" if video_length else ""
+            yield Film(f"{prefix}-{name}{ending}", tuple(parts))
 
 
 def _history(run: Run, chain: list[int]) -> Iterator[tuple[Episode, int]]:

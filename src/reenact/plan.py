@@ -25,6 +25,20 @@ Instance = tuple[str, int, int]
 """An env instance: its run, and its lineage's key there. Each lane of a vector env is one."""
 
 
+def instance_of(film: Film) -> Instance:
+    """Returns the env instance whose episode a film begins with."""
+    episode = film.parts[0].episode
+    return (episode.run.uuid, *episode.lineage.key)
+
+
+def by_instance(films: Sequence[Film]) -> list[int]:
+    """Returns the films' indices, one env instance after another: the chain that stands in one goes on."""
+    found: dict[Instance, list[int]] = {}
+    for index, film in enumerate(films):
+        found.setdefault(instance_of(film), []).append(index)
+    return [index for indices in found.values() for index in indices]
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Films that one process does, one after another.
@@ -92,10 +106,9 @@ class Plan:
         self._at = [(film.parts[0].episode.position, film.parts[-1].episode.position) for film in films]
         waiting: dict[Instance, list[int]] = {}
         for index, film in enumerate(films):
-            episode = film.parts[0].episode
-            key = episode.run.uuid, *episode.lineage.key
+            key = instance_of(film)
             if key not in self._instances:
-                self._instances[key] = _Instance(episode.lineage)
+                self._instances[key] = _Instance(film.parts[0].episode.lineage)
             self._of.append(key)
             waiting.setdefault(key, []).append(index)
         self._pieces = [piece for key, indices in waiting.items() for piece in self._cut(key, indices)]

@@ -5,6 +5,7 @@ Alone, with `filming`, in knowing paths and episodes both.
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 import warnings
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from reenact import diagnosis, filming, films, following, forecast, handover, partials, recipe, signing
 from reenact.dispatch import Crews
-from reenact.errors import SelectionError
+from reenact.errors import SelectionError, VideoError
 from reenact.look import Look, Looks
 from reenact.look import of as look_of
 from reenact.rebuild import Permissions
@@ -206,6 +207,7 @@ def replay(  # one keyword an option of the command
         job=job.id,
     )
     job = replace(job, options=options)
+    _require_writable(folder)
     if dry_run:
         return _foreseen(wish.films(opened, prefix), job, options, crews.jobs, watcher)
     _warn_of_key()
@@ -295,6 +297,21 @@ def _done(wanted: list[Film], job: Job, crews: Crews, observer: Observer) -> lis
     _warn_of_versions(wanted, set())
     with crews.of(job, observer, films=len(wanted)) as do:
         return _made(wanted, job, observer, do)
+
+
+def _require_writable(folder: Path) -> None:
+    """Refuses a folder that no video can be put into, before any work, and makes nothing.
+
+    Raises:
+        VideoError: it is no folder, or may not be written.
+    """
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise VideoError(f"cannot write videos into {folder}: {there} is no folder; choose another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise VideoError(f"cannot write videos into {folder}: {there} may not be written; choose another folder")
 
 
 def _foreseen(
