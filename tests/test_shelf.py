@@ -169,6 +169,7 @@ def test_what_the_manifest_does_not_prove_is_not_there(run: Path, how: str, monk
     assert again.ok == (how == "no file")
     if how != "no file":
         assert "--overwrite" in str(again.error)
+        assert ("no longer the video that you made" in str(again.error)) == (how == "another file")
 
 
 def test_a_kill_before_the_name_leaves_a_line_that_proves_nothing(run: Path) -> None:

@@ -84,7 +84,7 @@ def make(film: Film, options: Options, ladders: Ladders, shelf: Shelf, tell: Tel
     if done is not None:
         return done
     if not (options.overwrite or shelf.may_take(path, source)):
-        return refused(film, _taken(options.folder / path.name))
+        return refused(film, _taken(path, options, shelf))
     began = time.monotonic()
     making = _compose if options.look.composed else _shoot
     video, result = making(film, options, ladders, tell)
@@ -122,7 +122,7 @@ def planned(film: Film, options: Options, shelf: Shelf) -> ReplayResult:
         return refused(film, why)
     path = path_of(film, options)
     if not (options.overwrite or shelf.may_take(path, _source(film, options))):
-        return refused(film, _taken(options.folder / path.name))
+        return refused(film, _taken(path, options, shelf))
     made = refused(film, "")
     return replace(made, verdict="planned", error=None, path=str(options.folder / path.name), frames=film.frames)
 
@@ -133,8 +133,9 @@ def path_of(film: Film, options: Options, *, diverged: bool = False) -> Path:
     return options.place / f"{film.name}{how}{options.look.ending}"
 
 
-def _taken(path: Path) -> str:
-    return f"{path} is there already, and no video of this run that you made: --overwrite replaces it"
+def _taken(path: Path, options: Options, shelf: Shelf) -> str:
+    what = "no longer the video that you made there" if shelf.was_made(path) else "no video of this run that you made"
+    return f"{options.folder / path.name} is there already, and {what}: --overwrite replaces it"
 
 
 def _none_in_slice(film: Film, look: Look) -> str | None:
@@ -365,7 +366,7 @@ def _keep(made: _Made, video: VideoWriter, path: Path, options: Options, shelf: 
     except VideoExistsError:
         if shelf.find(path, source, result.verdict) is not None:
             return replace(kept, reused=True)  # another job has made it meanwhile
-        return _without_video(result, _taken(options.folder / path.name))
+        return _without_video(result, _taken(path, options, shelf))
     except VideoError as error:
         return _without_video(result, str(error))
     return kept

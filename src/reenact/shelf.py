@@ -53,6 +53,11 @@ class Shelf:
         """Whether there is an older video of the same run, made by this user."""
         return any(one["source"]["run"] == source["run"] for one in self._of(path))
 
+    def was_made(self, path: Path) -> bool:
+        """Whether this user has made a video under that name, whatever is there now."""
+        self._refresh()
+        return any(_is_mine(one) for one in self._entries.get(path.name, []))
+
     def enter(self, video: Path, path: Path, entry: Mapping[str, object]) -> None:
         """Appends a video that is about to be named.
 
