@@ -120,8 +120,8 @@ class Case:
 def cases(scale: float) -> list[Case]:
     """Returns all of them, their episodes as long as `scale` says."""
     return [
-        Case("CartPole", "CartPole-v1", 3, int(500 * scale)),
-        Case("LunarLander", "LunarLander-v3", 3, int(500 * scale)),
+        Case("CartPole", "CartPole-v1", 4, int(1000 * scale)),
+        Case("LunarLander", "LunarLander-v3", 4, int(1000 * scale)),
         Case("CarRacing", "CarRacing-v3", 2, int(200 * scale)),
         Case("Pong", "ALE/Pong-v5", 3, int(800 * scale)),
         Case("HalfCheetah", "HalfCheetah-v5", 1, int(60 * scale)),
