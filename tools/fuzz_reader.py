@@ -131,8 +131,7 @@ def _done(run: Any, segment: int) -> list[str]:
 
 def _acts(run: Any, segment: int) -> list[str]:
     lineage = run.lineage(segment)
-    # actions after an end have no checksum (README, Damaged files): a chain across them is compared all the same
-    return [repr(act._replace(states=[], trailing=len(act.trailing))) for act in lineage.acts(0, lineage.resets)]
+    return [repr(act._replace(states=[])) for act in lineage.acts(0, lineage.resets)]
 
 
 def _states(run: Any, segment: int) -> list[list[str]]:
