@@ -23,6 +23,7 @@ class Bare:
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0))
     running: list[np.void] = field(default_factory=list)
+    said: np.ndarray = field(default_factory=lambda: np.zeros(0))
     closed: bool = False
     heap: bytes = b""
     fingerprints: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -91,11 +92,14 @@ def read(path: Path, group: str = "/") -> Bare:
         slots = [slot for slot in file["open"][:] if slot["sequence"] and sound(slot)]
         latest = max(slots, key=lambda slot: slot["sequence"], default=None)
         if latest is not None:
-            bare.running = list(np.atleast_1d(latest["row"])[np.atleast_1d(latest["used"]) == 1])
+            bare.said = np.atleast_1d(latest["row"])
+            bare.running = list(bare.said[np.atleast_1d(latest["used"]) == 1])
         status = [slot for slot in file["status"][:] if sound(slot)]
         bare.closed = bool(max(status, key=lambda slot: slot["sequence"])["closed"])
     for row in [*bare.rows, *bare.running]:
         check(bare, row)
+    if "rest_crcs" in (bare.rows.dtype.names or ()):  # not in the first segments
+        check_rests(bare)
     for table in (bare.kinds, bare.states):
         unsound = [not sound(row) for row in table]
         # a commit that found no room may leave rows at the end that were never written, and nothing refers to them
@@ -131,6 +135,23 @@ def check(bare: Bare, row: np.void) -> None:
     for state in bare.states[int(row["first_state"]) : int(row["first_state"]) + int(row["n_states"])]:
         assert bare.blob(state["data"])
     bare.details(row)
+
+
+def check_rests(bare: Bare) -> None:
+    """Fails unless what an env, or a lane, did after an end and before the next reset has its checksums there."""
+    width = int(bare.attrs["batch_width"])
+    for lane in range(width):
+        end = lane
+        mine = [row for row in [*bare.rows, *bare.said] if width == 1 or row["lane"] == lane]
+        for at, row in enumerate(mine):
+            first = int(row["first_step"])
+            if first < end and at == len(mine) - 1:  # in the middle of a commit, the slot is older than the rows
+                break
+            rests = [crc32(column[end:first:width].tobytes()) for column in bare.columns.values()]
+            assert row["rest_crcs"].tolist() == rests
+            end = first + int(row["n_actions"]) * width
+        if bare.closed and sound(bare.said[0] if len(bare.said) else np.zeros(1, bare.rows.dtype)[0]):
+            assert end == len(bare.columns["reward"]) + lane
 
 
 def segments(run: Path) -> list[Bare]:

@@ -208,6 +208,57 @@ def test_an_unloggable_option_on_the_way_is_told(tmp_path: Path) -> None:
     assert "its reset options could not be logged" in str(result.error)
 
 
+def rests_in_the_middle(run: Path) -> list[list[Any]]:
+    """Records episodes with steps after their ends, across commits and into a segment of wider columns; returns frames."""
+    env = make(odd.Carries, memory=1, render_mode="rgb_array")
+    recorder = reenact.Recorder(env, run=run)
+    live = []
+    for episode in range(6):
+        frames: list[Any] = []
+        recorder.reset(seed=3 if episode == 0 else None)
+        frames.append(env.render())
+        for step in range(LENGTH):
+            # the fourth's first action needs wider columns, and what came before it is in two segments
+            recorder.step(np.int64(300 if (episode, step) == (3, 0) else 1))
+            frames.append(env.render())
+        live.append(frames)
+        recorder.step(1)
+        recorder.flush()
+        recorder.step(0)
+    recorder.close()
+    return live
+
+
+def test_steps_after_an_end_are_done_again_wherever_they_lie(tmp_path: Path) -> None:
+    """A commit or a segment of wider columns may begin in the middle of them; a packed file has them, too."""
+    live = rests_in_the_middle(tmp_path / "run")
+    assert all(segment.closed for segment in segments(tmp_path / "run"))
+    run = reenact.open_run(tmp_path / "run")
+    assert run.segment_numbers.tolist() == [0, 0, 0, 1, 1, 1]
+    assert [len(act.trailing) for act in run.lineage(0).acts(0, 6)] == [2] * 6
+    exact(tmp_path / "run", live)
+    packed = reenact.pack(run, tmp_path / "some.h5", episodes=3)
+    assert (packed.kept, packed.needed) == (3, 2)  # the first one's first frame is of use to a camera
+    assert [result.verdict for result in reenact.verify(packed.path, 3)] == ["exact"]
+
+
+@pytest.mark.parametrize(("number", "where"), [(0, 0), (1, 1), (2, 0), (2, 1)])
+def test_damaged_steps_after_an_end_are_never_done(number: int, where: int, tmp_path: Path) -> None:
+    """No chain goes through them; all else of the run is what it was."""
+    live = rests_in_the_middle(tmp_path / "run")
+    path = tmp_path / "run" / f"segment-0000{int((number, where) == (2, 1))}.h5"
+    with h5py.File(path, "r+", locking=False) as file:
+        at = number * (LENGTH + 2) + LENGTH if (number, where) != (2, 1) else -1
+        file["steps/action/value"][at + where] += 1
+    results = reenact.verify(tmp_path / "run", origin="chain:1")
+    lost = number + 1
+    assert [result.verdict for result in results if result.episode != lost] == ["exact"] * 5
+    assert results[lost].verdict == "impossible"
+    assert "are damaged" in str(results[lost].error)
+    for episode, frames in zip(reenact.open_run(tmp_path / "run"), live, strict=True):
+        assert len(episode.actions) == len(frames) - 1
+
+
 def test_a_chain_crosses_into_a_segment_with_wider_columns(tmp_path: Path) -> None:
     """What the old segment has of the episode that was running is done once: in the new one, which has all of it."""
     recorder = reenact.Recorder(make(odd.Carries, memory=None), run=tmp_path / "run")

@@ -2,7 +2,8 @@
 
 All hold the same training (tools/make_golden.py); the checksums of all but the oldest are of all observations up to theirs.
 `packed` is a packed file of `running`, and `picked` one of its first episode alone. In `indexed`, and in the packed file of
-that, rows of episodes hold their index and the segment that they are of.
+that, rows of episodes hold their index and the segment that they are of; in `rests`, its packed file and `rests-vector`,
+also the checksums of the steps before their resets.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ import reenact
 PACKED = Path(__file__).parent / "data" / "format-1"
 
 
-@pytest.fixture(name="segment", params=["segment-00000", "running", "packed", "indexed", "indexed-packed"])
+NAMES = ["segment-00000", "running", "packed", "indexed", "indexed-packed", "rests", "rests-packed"]
+
+
+@pytest.fixture(name="segment", params=NAMES)
 def _segment(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "segment-00000.h5"
     path.write_bytes(gzip.decompress((PACKED / f"{request.param}.h5.gz").read_bytes()))
@@ -113,7 +117,7 @@ def test_a_packed_file_of_one_episode(tmp_path: Path) -> None:
         run[1].data()
 
 
-@pytest.mark.parametrize("name", ["vector", "vector-killed"])
+@pytest.mark.parametrize("name", ["vector", "vector-killed", "rests-vector", "rests-vector-killed"])
 def test_a_vector_env(name: str, tmp_path: Path) -> None:
     """Each lane's episodes are there, with their actions in their types, of a closed segment and of a killed one."""
     path = tmp_path / "segment-00000.h5"

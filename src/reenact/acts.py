@@ -108,12 +108,30 @@ class Acts:
             # one row more says where the steps after the last one's end stop
             rows = self.table_rows(first, min(first + count + 1, rows_in_all), count)
             starts = rows["first_step"].astype(np.int64).tolist()
+            rests = rows["rest_crcs"].tolist() if reader.header.rests else [None] * len(rows)
             if len(rows) == count:
-                starts.append(steps_end(reader, rows[-1], self.lane))
+                following = steps_end(reader, rows[-1], self.lane)
+                starts.append(following.step)
+                rests.append(following.rest_crcs)
             while count > 1 and starts[count] - starts[0] > _STEPS * self.apart:
                 count //= 2
-            yield from self._block(rows[:count], starts[: count + 1], space)
+            yield from self._block(rows[:count], starts[: count + 1], rests[1 : count + 1], space)
             first += count
+
+    def head(self, space: Any = None) -> list[Any]:
+        """Reads the actions before the first reset: of steps after the end of the last episode of the segment before.
+
+        Of a vector env's lane there are none: its segments begin with what others' episodes took along.
+
+        Raises:
+            DamagedError: a CRC fails.
+        """
+        if self.lane >= 0 or not self.count:
+            return []
+        (row,) = self.table_rows(0, 1, 0)
+        end = int(row["first_step"])
+        rests = row["rest_crcs"].tolist() if self.reader.header.rests else None
+        return _Steps(self.reader, (0, end), 0, space).taken(0, end, rests)
 
     def table_rows(self, first: int, end: int, count: int) -> Array:
         """Reads the rows of resets [first, end), and makes sure that the file holds the steps of so many of them.
@@ -173,35 +191,24 @@ class Acts:
         found = np.array(self._snapshots, np.int64)
         return found[found < end]
 
-    def _block(self, rows: Array, starts: list[int], space: Any) -> Iterator[Act]:
-        reader, apart, first = self.reader, self.apart, starts[0]
-        names = [f"steps/{name}" for name in reader.action_columns.names]
-        count = max(0, starts[-1] - first - apart + 1)
-        columns = [np.ascontiguousarray(reader.read(name, first, count)[::apart]) for name in names]
-        data = [
-            memoryview(column.view(np.uint8).reshape(-1).data) if len(column) else memoryview(b"") for column in columns
-        ]
-        widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
-        actions = reader.action_columns.restore(int(rows[0]["kind"]), first, columns, space, apart) if count else []
+    def _block(self, rows: Array, starts: list[int], rests: list[list[int] | None], space: Any) -> Iterator[Act]:
+        reader, apart = self.reader, self.apart
+        resets_lane = reader.header.autoreset not in ("", "disabled")
+        steps = _Steps(reader, (starts[0], starts[-1]), int(rows[0]["kind"]), space, apart)
         crcs = rows["column_crcs"].tolist()
         with_details = (rows["details"]["length"] > 0).tolist()
         states = self._states(rows)
         fields = [rows[name].tolist() for name in ("n_actions", "seed", "ended")]
         for at, (n_actions, seed, ended) in enumerate(zip(*fields, strict=True)):
-            start = (starts[at] - first) // apart
-            stop = start + n_actions
-            for view, width, crc in zip(data, widths, crcs[at], strict=False):
-                if crc32(view[start * width : stop * width]) != crc:
-                    end = starts[at] + n_actions * apart
-                    raise DamagedError(f"{reader.path}: the steps {starts[at]} to {end} are damaged")
+            stop, following = starts[at] + n_actions * apart, starts[at + 1]
+            actions = steps.taken(starts[at], stop, crcs[at])
             details = reader.details(rows[at]) if with_details[at] else {}
-            trailing = actions[stop : (starts[at + 1] - first) // apart]
             yield Act(
                 details.get("seed") if seed == layout.NO_SEED else seed,
                 states[at],
                 options_of(details),
-                actions[start:stop],
-                trailing if reader.header.autoreset in ("", "disabled") else [],  # else they reset the lane
+                actions,
+                [] if stop == following or resets_lane else steps.taken(stop, following, rests[at]),
                 ended == layout.Ended.ERRORED,
             )
 
@@ -216,22 +223,78 @@ class Acts:
         return [[state for state in its if state is not None] for its in held]
 
 
-def steps_end(reader: SegmentReader, row: np.void, lane: int = -1) -> int:
+class _Steps:
+    """Rows of steps that are read together.
+
+    Args:
+        reader: of the segment.
+        span: the first row, and the one behind the last.
+        kind: row of `kinds` to look from.
+        space: the env's action space, for a log that couldn't keep it.
+        apart: how far apart the rows lie.
+    """
+
+    def __init__(self, reader: SegmentReader, span: tuple[int, int], kind: int, space: Any, apart: int = 1) -> None:
+        self._path, self._first, self._apart = reader.path, span[0], apart
+        names = [f"steps/{name}" for name in reader.action_columns.names]
+        count = max(0, span[1] - span[0] - apart + 1)
+        columns = [np.ascontiguousarray(reader.read(name, span[0], count)[::apart]) for name in names]
+        self._data = [
+            memoryview(column.view(np.uint8).reshape(-1).data) if len(column) else memoryview(b"") for column in columns
+        ]
+        self._widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
+        self._actions = reader.action_columns.restore(kind, span[0], columns, space, apart) if count else []
+
+    def taken(self, begin: int, end: int, crcs: list[int] | None) -> list[Any]:
+        """Returns the actions of rows [begin, end).
+
+        Args:
+            begin: counted as the span is.
+            end: as above.
+            crcs: one a column; None: those rows have none.
+
+        Raises:
+            DamagedError: a CRC fails.
+        """
+        first, stop = (begin - self._first) // self._apart, (end - self._first) // self._apart
+        for view, width, crc in zip(self._data, self._widths, crcs or (), strict=False):
+            if crc32(view[first * width : stop * width]) != crc:
+                raise DamagedError(f"{self._path}: the steps {begin} to {end} are damaged")
+        return self._actions[first:stop]
+
+
+class StepsEnd(NamedTuple):
+    """Where the steps after an env's last episode's end stop.
+
+    Attributes:
+        step: the row of steps.
+        rest_crcs: of what was done since that end, one a column; None: nothing says them.
+    """
+
+    step: int
+    rest_crcs: list[int] | None
+
+
+def steps_end(reader: SegmentReader, row: np.void, lane: int = -1) -> StepsEnd:
     """Returns where the steps after an env's last episode's end stop.
 
     Args:
         reader: of the segment.
         row: the last of the env's.
         lane: of a vector env, which of its lanes.
+
+    Raises:
+        DamagedError: what says so is damaged.
     """
     end = int(row["first_step"]) + int(row["n_actions"]) * reader.header.width
-    begun = [first for first in reader.slots.begun(lane) if first >= end]
-    if begun:
-        return min(begun)
-    steps = reader.count(layout.REWARD) + max(lane, 0) if reader.slots.finished() else end
-    if steps > end and reader.slots.torn(layout.OPEN):
+    following, has_come = reader.slots.following(lane, end) or (None, False)
+    steps = reader.count(layout.REWARD) + max(lane, 0)
+    if steps > end and not has_come and reader.slots.torn(layout.OPEN):
         raise DamagedError(f"{reader.path}: what says where its last episode's steps end is damaged")
-    return max(end, steps)
+    if following is not None:
+        rest_crcs = following["rest_crcs"].tolist() if reader.header.rests else None
+        return StepsEnd(int(following["first_step"]), rest_crcs)
+    return StepsEnd(end if reader.header.rests or not reader.slots.finished() else max(end, steps), None)
 
 
 def options_of(details: dict[str, Any]) -> ResetOptions | Unloggable | None:

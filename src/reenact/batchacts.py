@@ -127,8 +127,8 @@ class BatchActs(Acts):
     def _after(self, row: np.void) -> _Begin:
         """Returns where the episode begins that has no row yet."""
         over = int(row["first_step"]) // self.apart + int(row["n_actions"])
-        begun = [first // self.apart for first in self.reader.slots.begun(self.lane)]
-        step = min((first for first in begun if first >= over), default=over)
+        following = self.reader.slots.following(self.lane, over * self.apart + self.lane)
+        step = over if following is None else int(following[0]["first_step"]) // self.apart
         # a partial reset began it, where there was one
         own = [number for at, number, reset in self._resets if at == step and self.lane in reset.lanes]
         return _Begin(step, max(own, default=-1))

@@ -18,7 +18,7 @@ import numpy as np
 from reenact import layout
 from reenact.codec import ActionCodec
 from reenact.layout import Ended
-from reenact.pending import Entry, Heap, row_packer, sealed
+from reenact.pending import Entry, Heap, Rest, row_packer, sealed
 from reenact.tape import Tape
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Block:
         self.lanes: list[Entry | None] = [None] * width
         self.base = 0
         self.lane = -1
+        self._rests: list[Rest] = []  # one a lane, since its last row in the segment
         self.codec = codec
         self._n_info, self._with_durations = n_info, durations
         self._leaves: list[list[Any]] = [self.tape.actions, *([] for _ in codec.leaves[1:])]
@@ -151,8 +152,10 @@ class Block:
         self.lanes = [None if entry is None else Entry(0, entry.lane) for entry in self.lanes]
 
     def begin_segment(self) -> None:
-        """A new segment has nothing in its heap yet."""
+        """A new segment has nothing in its heap yet, and no row."""
         self._kind_refs = {}
+        n_columns = len(self.codec.leaves) + 1 + self._with_durations
+        self._rests = [Rest.since(lane, n_columns) for lane in range(self.width)]
 
     # ---- what goes out
 
@@ -205,21 +208,24 @@ class Block:
             self._advance(writer, entry, first_row + number, (views, widths), (heap, prints, states))
             rows += self._pack(pack, entry, heap, (writer.home, index))
             index += entry.ended is not Ended.NOTHING
-        open_rows: list[bytes | None] = [None] * self.width
+            end = entry.first_step + entry.n_actions * self.width
+            self._rests[max(entry.lane, 0)] = Rest.since(end, len(views))
+        open_rows: list[bytes] = []
         following = index  # of those that run, as if all ended here
         for lane, running in enumerate(self.lanes):
-            if running is not None:
-                row = first_row + len(self.pending) + lane
-                self._advance(writer, running, row, (views, widths), (heap, prints, states))
-                open_rows[lane] = self._pack(pack, running, heap, (writer.home, following))
-                following += running.length > 0
+            entry = running or Entry(self.end + lane, lane if self.width > 1 else -1)
+            row = first_row + len(self.pending) + lane
+            self._advance(writer, entry, row, (views, widths), (heap, prints, states))
+            open_rows.append(self._pack(pack, entry, heap, (writer.home, following)))
+            following += entry.length > 0
         for column, data in zip(_columns_of(writer), columns, strict=True):
             column.append(data)
         writer.heap.append(np.frombuffer(heap.data, np.uint8))
         writer.fingerprints.append(np.frombuffer(prints, layout.FINGERPRINT_ROW))
         writer.states.append(np.frombuffer(states, layout.STATE_ROW))
         writer.flush()
-        writer.commit_rows(np.frombuffer(rows, writer.row_dtype), open_rows, closed=closing)
+        used = [running is not None for running in self.lanes]
+        writer.commit_rows(np.frombuffer(rows, writer.row_dtype), open_rows, used, closed=closing)
         writer.indexed = index
         views.clear()
         self.base = self.end
@@ -291,19 +297,18 @@ class Block:
         side: tuple[Heap, bytearray, bytearray],
     ) -> None:
         """Brings an episode's checksums and side tables up to what this commit writes."""
-        views, widths = steps
         heap, prints, states = side
         if not entry.crcs:
-            entry.crcs = [0] * (len(views) + 1)
+            entry.crcs = [0] * (len(steps[0]) + 1)
         if entry.kind < 0 and entry.n_actions:
             kind = bisect.bisect_right(self._run_starts, entry.first_step) - 1
             entry.kind = self._first_run_row + max(0, kind)
-        at = entry.first_step + entry.steps_done * self.width - self.base
-        first = at // self.width + (entry.lane * len(self.tape.rewards) if entry.lane > 0 else 0)
-        end = first + entry.n_actions - entry.steps_done
-        crcs = entry.crcs
-        for index, (view, width) in enumerate(zip(views, widths, strict=False)):
-            crcs[index] = crc32(view[first * width : end * width], crcs[index])
+        if not entry.rest_crcs:
+            rest = self._rests[max(entry.lane, 0)]
+            self._take_in(rest.crcs, steps, rest.done, entry.first_step)
+            rest.done, entry.rest_crcs = entry.first_step, list(rest.crcs)
+        at = entry.first_step + entry.steps_done * self.width
+        self._take_in(entry.crcs, steps, at, entry.first_step + entry.n_actions * self.width)
         entry.steps_done = entry.n_actions
         self._write_fingerprints(writer, entry, prints)
         if not entry.states_done:
@@ -314,6 +319,16 @@ class Block:
             entry.states_done = len(entry.states)
         if entry.details and (entry.details_ref is None or entry.ended is Ended.ERRORED):
             entry.details_ref = heap.add(json.dumps(entry.details, separators=(",", ":")).encode())
+
+    def _take_in(self, crcs: list[int], steps: tuple[list[memoryview], list[int]], begin: int, end: int) -> None:
+        """Brings checksums, one a column, up to a lane's row `end`, from its row `begin` on, one of the tape's."""
+        if begin == end:
+            return
+        lane, row = divmod(begin - self.base, self.width)[::-1]
+        first = row + lane * len(self.tape.rewards)
+        stop = first + (end - begin) // self.width
+        for index, (view, width) in enumerate(zip(*steps, strict=True)):
+            crcs[index] = crc32(view[first * width : stop * width], crcs[index])
 
     def _write_fingerprints(self, writer: SegmentWriter, entry: Entry, prints: bytearray) -> None:
         """Adds an episode's new checksums to those that it has in the segment: they lie together."""
@@ -332,7 +347,7 @@ class Block:
             entry.first_step, entry.length, entry.n_actions, entry.seed, entry.ended, entry.total,
             entry.elapsed, entry.end_time, max(self.lane, entry.lane), *label, *(entry.details_ref or (0, 0, 0)),
             entry.first_fingerprint, entry.fingerprints_kept, max(0, entry.kind),
-            entry.first_state, len(entry.states), *place, *info, *entry.crcs, 0,
+            entry.first_state, len(entry.states), *place, *info, *entry.crcs, *entry.rest_crcs, 0,
         )  # fmt: skip  # one line a group of fields, in the table's order
         return sealed(packed)
 
@@ -355,7 +370,7 @@ class Block:
     def move(self, old: SegmentWriter, new: SegmentWriter, codec: ActionCodec) -> None:
         """Goes on in a segment of wider columns, taking along what the old one has of uncommitted episodes."""
         moved = [*self.pending, *(entry for entry in self.lanes if entry is not None)]
-        first = min((entry.first_step for entry in moved), default=self.base) // self.width * self.width
+        first = min([self.base, *(entry.first_step for entry in moved)]) // self.width * self.width
         heap = Heap(0)
         for index, (source, target) in enumerate(zip(_columns_of(old), _columns_of(new), strict=True)):
             rows = source.read(first, self.base)
@@ -369,10 +384,17 @@ class Block:
         self._runs_done = 0
         for entry in moved:
             entry.move_back(first)
-            if entry.first_step < self.base:  # its rows are in the new segment already: their CRCs, now
-                its = [column.read(entry.first_step, self.base)[:: self.width] for column in _columns_of(new)]
-                entry.crcs = [*(crc32(column.tobytes()) for column in its), 0]
-                entry.steps_done = len(its[0])
+        # what is in the new segment already: the CRCs of that, now
+        for lane, rest in enumerate(self._rests):
+            its = next((entry for entry in moved if max(entry.lane, 0) == lane), None)
+            rest.done = self.base + lane if its is None else min(its.first_step, self.base + lane)
+            rest.crcs = self._crcs_of(new, lane, rest.done)
+            if its is not None and its.first_step < self.base:
+                its.crcs = [*self._crcs_of(new, its.first_step, self.base + lane), 0]
+                its.steps_done = (self.base + lane - its.first_step) // self.width
+
+    def _crcs_of(self, writer: SegmentWriter, begin: int, end: int) -> list[int]:
+        return [crc32(column.read(begin, end)[:: self.width].tobytes()) for column in _columns_of(writer)]
 
 
 def _columns_of(writer: SegmentWriter) -> list[Column]:

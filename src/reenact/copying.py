@@ -173,9 +173,11 @@ class _Copying:
         return f"{self._group}/{name}"
 
     def _slots(self) -> None:
-        """The copy's writer has closed it, and no episode runs."""
-        open_row = layout.open_row(self._reader.row_dtype, self._reader.header.width)
-        self._archive.add_table(self._name(layout.OPEN), np.zeros(2, open_row))
+        """The copy's writer has closed it, and no episode runs; what was done since the last end is still said."""
+        slots = self._reader.slots.closed_open()
+        if self._rows < length_of(self._table):
+            slots = np.zeros_like(slots)
+        self._archive.add_table(self._name(layout.OPEN), slots)
         self._archive.add_table(self._name(layout.STATUS), self._reader.slots.closed_status())
 
     # ---- what to copy
@@ -196,7 +198,10 @@ class _Copying:
             return self._reader.count(layout.REWARD)
         if self._rows < length_of(self._table):
             return int(last[0]["first_step"]) + int(last[0]["n_actions"])
-        return steps_end(self._reader, last[0])
+        try:
+            return steps_end(self._reader, last[0]).step
+        except DamagedError:  # then nobody knows which of them are the env's
+            return self._reader.count(layout.REWARD)
 
     def _kept_rows(self) -> Iterator[tuple[Array, Array, Array]]:
         """Yields the rows in slices, which of them are sound, and which are copied with all that they refer to."""
@@ -207,7 +212,7 @@ class _Copying:
             yield rows, sound, sound & np.isin(self._codes[first:end], (Kept.PICKED, Kept.NEEDED))
 
     def _steps(self) -> Ranges:
-        """Returns the steps of kept episodes, and those after their ends up to the next reset."""
+        """Returns the steps of kept episodes, those after their ends up to the next reset, those before the first."""
         end = self._steps_end()
         if self._whole:
             return _everything(end)
@@ -227,6 +232,9 @@ class _Copying:
             last_kept = bool(kept[-1])
         if last_kept:
             stops[-1][-1] = max(stops[-1][-1], np.uint64(end))
+        if self._codes[:1].tolist() in ([Kept.PICKED], [Kept.NEEDED]):  # those before it are of a segment before
+            starts.append(np.zeros(1, np.uint64))
+            stops.append(self._read_rows(0, 1)["first_step"])
         return Ranges.of(np.concatenate(starts), np.concatenate(stops), end)
 
     def _vector_steps(self, end: int) -> Ranges:

@@ -34,6 +34,7 @@ class Header:
         action_space: the env's; None where the log couldn't keep it.
         row_dtype: of a row of `episodes`.
         home: what rows of `episodes` bear; None: the first segments' bear nothing.
+        rests: whether rows of `episodes` hold `rest_crcs`: the first segments' don't.
         partial: whether it is a copy that does not hold all episodes' steps.
         width: how far apart the rows of an episode's steps lie: the number of lanes.
         autoreset: how a vector env's lanes were reset after an end; "": it is no vector env's.
@@ -47,6 +48,7 @@ class Header:
     action_space: Any
     row_dtype: np.dtype[Any]
     home: int | None
+    rests: bool
     partial: bool
     width: int
     autoreset: str
@@ -99,9 +101,10 @@ def _checked(file: Hdf5File, group: str, attributes: dict[str, str | int]) -> He
     info_keywords = _names(path, attributes, "info_keywords")
     action_space = jsontags.loads(_text(path, attributes, "action_space"))
     file.add(layout.EPISODES)
-    indexed = "index" in (file.dtype(layout.EPISODES).names or ())
+    fields = file.dtype(layout.EPISODES).names or ()
+    indexed, rests = "index" in fields, "rest_crcs" in fields
     home = layout.home(run, int(attributes.get("segment", -1)))
-    row_dtype = layout.episode_row(len(columns), info_keywords, indexed=indexed)
+    row_dtype = layout.episode_row(len(columns), info_keywords, indexed=indexed, rests=rests)
     autoreset, width = str(attributes.get("autoreset", "")), int(attributes.get("batch_width", 1))
     if not 1 <= width <= (_MOST_LANES if autoreset else 1):
         raise DamagedError(f"{path}: {width} lanes")
@@ -119,6 +122,7 @@ def _checked(file: Hdf5File, group: str, attributes: dict[str, str | int]) -> He
         action_space=action_space,
         row_dtype=row_dtype,
         home=home if indexed else None,
+        rests=rests,
         partial=partial,
         width=width,
         autoreset=autoreset,

@@ -18,6 +18,9 @@ In the segment of a vector env `batch_width` rows of steps lie together: those o
 episode's rows are `first_step`, `first_step + batch_width`, …; a row that belongs to no episode is of a lane that
 rested: an autoreset's (`autoreset` is "next_step"), whose reward is NaN, or one stepped after its end.
 
+Each row of steps is under a CRC: an episode's under its `column_crcs`, those that an env, or a lane, rested under the
+`rest_crcs` of the reset that follows, or, as long as there is none, of the row in `open`, whose `used` is 0 then.
+
 A packed file is one HDF5 file, too: a group a segment, with a segment's attributes and datasets. What was left out
 of it, or was damaged before, is a hole: the rows of the other datasets keep their places, and holes read as zeros.
 """
@@ -144,7 +147,9 @@ def home(run: str, segment: int) -> int:
     return crc32(f"{run} {segment}".encode())
 
 
-def episode_row(n_columns: int, info_keywords: tuple[str, ...], *, indexed: bool = True) -> np.dtype[Any]:
+def episode_row(
+    n_columns: int, info_keywords: tuple[str, ...], *, indexed: bool = True, rests: bool = True
+) -> np.dtype[Any]:
     """Returns the dtype of a row in `episodes`.
 
     Args:
@@ -152,6 +157,8 @@ def episode_row(n_columns: int, info_keywords: tuple[str, ...], *, indexed: bool
             in the header lists them; the episode's fingerprints follow as one more.
         info_keywords: names of the values taken from the last info.
         indexed: whether rows hold their `home` and `index`: the first segments of version 1 did not.
+        rests: whether rows hold `rest_crcs`, of the steps' rows between the end of the env's or lane's episode before,
+            or the segment's beginning, and `first_step`: the first segments of version 1 did not.
     """
     fields: list[tuple[Any, ...]] = [
         ("first_step", "<u8"),  # row in `steps`
@@ -176,12 +183,19 @@ def episode_row(n_columns: int, info_keywords: tuple[str, ...], *, indexed: bool
         fields.append(("index", "<u4"))  # episodes before it in the segment; a damaged row must not move an address
     if info_keywords:
         fields.append(("info", "<f8", (len(info_keywords),)))
-    fields += [("column_crcs", "<u4", (n_columns + 1,)), ("crc", "<u4")]
+    fields.append(("column_crcs", "<u4", (n_columns + 1,)))
+    if rests:
+        fields.append(("rest_crcs", "<u4", (n_columns,)))
+    fields.append(("crc", "<u4"))
     return np.dtype(fields)
 
 
 def open_row(row: np.dtype[Any], width: int = 1) -> np.dtype[Any]:
-    """Returns the dtype of a slot in `open`: `used` is 0 while no episode runs; of a batch, there is one a lane."""
+    """Returns the dtype of a slot in `open`: of a batch, there is a row a lane.
+
+    While no episode runs `used` is 0, and the row is that of a reset which might come now: in `first_step` and
+    `rest_crcs` it says what has been done since the last end.
+    """
     if width == 1:
         return np.dtype([("sequence", "<u8"), ("used", "<u1"), ("row", row), ("crc", "<u4")])
     return np.dtype([("sequence", "<u8"), ("used", "<u1", (width,)), ("row", row, (width,)), ("crc", "<u4")])

@@ -67,8 +67,13 @@ class Lineage:
         Raises:
             DamagedError: a CRC fails.
         """
-        for _, acts, start, stop in self._within(first, end):
-            yield from acts.acts(start, stop, space)
+        following = dict(zip(self.segments, self._segments[1:], strict=False))
+        for number, acts, start, stop in self._within(first, end):
+            for at, act in enumerate(acts.acts(start, stop, space), start):
+                if at + 1 == acts.count and number in following:
+                    yield act._replace(trailing=act.trailing + following[number][1].head(space))
+                else:
+                    yield act
 
     def _within(self, first: int, end: int) -> Iterator[tuple[int, Acts, int, int]]:
         for number, acts in self._segments:

@@ -44,6 +44,7 @@ class Entry:
     final: bytes | None = None
     # what commits have done with it so far
     crcs: list[int] = field(default_factory=list)
+    rest_crcs: list[int] = field(default_factory=list)
     steps_done: int = 0
     kind: int = -1
     first_fingerprint: int = -1
@@ -56,8 +57,28 @@ class Entry:
     def move_back(self, steps: int) -> None:
         """Goes to a new segment, so many rows nearer to its beginning; nothing of it has been committed there."""
         self.first_step -= steps
-        self.crcs, self.kind, self.details_ref = [], -1, None
+        self.crcs, self.rest_crcs, self.kind, self.details_ref = [], [], -1, None
         self.steps_done = self.fingerprints_done = self.states_done = 0
+
+
+@dataclass(slots=True)
+class Rest:
+    """What an env, or a lane, did since its last episode's end.
+
+    Attributes:
+        first: its first row of steps in the current segment.
+        done: up to which row the checksums reach.
+        crcs: one a column.
+    """
+
+    first: int
+    done: int
+    crcs: list[int]
+
+    @classmethod
+    def since(cls, row: int, n_columns: int) -> Rest:
+        """Returns one without a step."""
+        return cls(row, row, [0] * n_columns)
 
 
 class Heap:

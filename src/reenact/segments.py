@@ -271,7 +271,7 @@ class SegmentLog:
         """Closes the segments whose episodes the one that was just committed to has taken over."""
         while self._outgrown:
             writer = self._outgrown.pop()
-            writer.commit_rows(np.zeros(0, writer.row_dtype), [None] * self.block.width, closed=True)
+            writer.commit_rows(np.zeros(0, writer.row_dtype), [], [], closed=True)
             writer.close()
 
     def _suspend(self, error: BaseException) -> None:

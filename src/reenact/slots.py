@@ -80,6 +80,15 @@ class Slots:
         layout.seal(slots[0])
         return slots
 
+    def closed_open(self) -> Array:
+        """Returns the two slots of `open` as if no episode ran; zeros for a damaged one."""
+        slots: Array = np.zeros(2, layout.open_row(self._header.row_dtype, self._header.width))
+        for at, slot in enumerate(self._sound(layout.OPEN)):
+            slots[at] = slot
+            slots[at]["used"] = 0
+            layout.seal(slots[at])
+        return slots
+
     def open_episodes(self) -> list[np.void]:
         """Reads the rows of the episodes that run, or ran when the writer was killed: one, or one a lane."""
         slot = self._latest(layout.OPEN)
@@ -88,14 +97,22 @@ class Slots:
         rows = _used(slot)
         return list(rows[self._header.sound(rows)])
 
-    def begun(self, lane: int) -> list[int]:
-        """Reads the first step of each slot's episode in a lane; -1: of a single env.
+    def following(self, lane: int, end: int) -> tuple[np.void, bool] | None:
+        """Reads what is said of a lane's reset after its last row of the table, and whether it has come; None: nothing.
 
-        It runs, or ran when the writer was killed or went on in a segment with wider columns.
+        It is the one that runs, or ran when the writer was killed or went on in a segment with wider columns; where
+        none had come, one that might have. The first segments of version 1 said nothing of the latter.
+
+        Args:
+            lane: -1: a single env's.
+            end: the row of steps at which that last one's end.
         """
-        slots = [slot for slot in self._file.read_afresh(layout.OPEN)[:2] if is_sound(slot)]
-        rows = [row for slot in slots for row in _used(slot) if lane < 0 or int(row["lane"]) == lane]
-        return [int(row["first_step"]) for row in rows if is_sound(row)]
+        for slot in sorted(self._sound(layout.OPEN), key=lambda slot: -int(slot["sequence"])):
+            rows, used = np.atleast_1d(slot["row"]), np.atleast_1d(slot["used"])
+            for at in np.flatnonzero(self._header.sound(rows)):
+                if lane in (-1, int(rows[at]["lane"])) and int(rows[at]["first_step"]) >= end:
+                    return rows[at], bool(used[at])
+        return None
 
     def lost_open(self, *, alive: bool) -> bool:
         """Whether what was said of the episode that runs, or ran, is damaged; each commit says something.
@@ -116,8 +133,10 @@ class Slots:
         The writer never touches the slot before: where a reader catches the later one half written, or a
         kill left it so, its CRC fails, and the earlier one stands.
         """
-        sound = [slot for slot in self._file.read_afresh(name)[:2] if is_sound(slot)]
-        return max(sound, key=lambda slot: int(slot["sequence"]), default=None)
+        return max(self._sound(name), key=lambda slot: int(slot["sequence"]), default=None)
+
+    def _sound(self, name: str) -> list[np.void]:
+        return [slot for slot in self._file.read_afresh(name)[:2] if is_sound(slot)]
 
     def torn(self, name: str) -> bool:
         """Whether a slot holds something, and is not sound."""

@@ -52,8 +52,12 @@ class Column:
 
     def __init__(self, group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], chunk: int) -> None:
         dataset = group.create_dataset(
-            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype
+            name, shape=(1, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype
         )
+        # Its first chunk, which goes again, leaves the index of chunks in the file: where a commit made one, a loss of
+        # power could keep the dataset's header without it, and every open would hang.
+        dataset[0] = np.zeros(shape, dtype)
+        dataset.id.set_extent((0, *shape))
         self._dataset, self._id = dataset, dataset.id
         self._type, self._shape, self.dtype = dataset.id.get_type(), shape, dtype
         self.rows = 0
@@ -208,14 +212,17 @@ class SegmentWriter:
         if self._durable and self._descriptor is not None:
             os.fsync(self._descriptor)
 
-    def commit_rows(self, rows: Array, open_rows: Sequence[bytes | None], *, closed: bool = False) -> None:
+    def commit_rows(
+        self, rows: Array, open_rows: Sequence[bytes], used: Sequence[bool], *, closed: bool = False
+    ) -> None:
         """Appends episode rows, replaces those of the open ones, marks the time, and flushes.
 
         What they refer to has been appended and flushed before.
 
         Args:
             rows: of the episodes that have ended.
-            open_rows: one a lane: the row of the episode that runs there, or None.
+            open_rows: one a lane; none: there is nothing to be said of any.
+            used: whether an episode runs there.
             closed: whether the segment ends here.
         """
         self.episodes.append(rows)
@@ -225,10 +232,8 @@ class SegmentWriter:
         self._sequence += 1
         self.committed_ns = max(self.committed_ns, time.time_ns())
         slot = np.zeros((), self._open.dtype)[()]
-        if any(open_rows):
-            absent = bytes(self.row_dtype.itemsize)
-            used = np.array([row is not None for row in open_rows], np.uint8)
-            running = np.frombuffer(b"".join(row or absent for row in open_rows), self.row_dtype)
+        if open_rows:
+            running = np.frombuffer(b"".join(open_rows), self.row_dtype)
             slot["used"], slot["row"] = (used, running) if self._width > 1 else (used[0], running[0])
         self._open.write(slot, self._sequence)
         self._write_status(closed=closed)
