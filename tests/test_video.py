@@ -70,6 +70,31 @@ def test_a_view_is_written_as_it_looks(tmp_path: Path) -> None:
     assert np.array_equal(decode(path), frames[:, ::-1, ::-1])
 
 
+@pytest.fixture(name="zimg", params=[True, False])
+def _zimg(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if not request.param:
+        monkeypatch.setattr(ffmpeg_room, "has_zimg", lambda: False)
+    return bool(request.param)
+
+
+@pytest.mark.usefixtures("zimg")
+@pytest.mark.parametrize("encoding", [Encoding(quality=100), Encoding(format="webm", quality=100)])
+def test_colours_are_those_of_the_frames(tmp_path: Path, encoding: Encoding) -> None:
+    """Patches of any colour are shown within 3 of 255, whatever of ffmpeg's ways there is from RGB to half the colours."""
+    colours = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    frame = colours.repeat(16, 0).repeat(16, 1)
+    shown = decode(write(tmp_path / f"a{encoding.ending}", [frame] * 3, encoding))
+    middles = shown[:, 8::16, 8::16].astype(int)
+    assert abs(middles - colours).max() <= 3
+
+
+def test_ffmpeg_has_zimg() -> None:
+    """The ffmpeg that comes along has the library, else most of what is tested here were tested without it."""
+    assert ffmpeg_room.has_zimg() is (b" zscale " in ffmpeg("-filters").stdout)
+    assert ffmpeg_room.has_zimg()
+
+
+@pytest.mark.usefixtures("zimg")
 @pytest.mark.parametrize("size", [(32, 48), (33, 47), (32, 47), (1, 1)])
 def test_the_default_plays_in_browsers(tmp_path: Path, size: tuple[int, int]) -> None:
     """A lossy video is H.264 in yuv420p with even sides, padded at the right and the bottom."""
@@ -80,6 +105,7 @@ def test_the_default_plays_in_browsers(tmp_path: Path, size: tuple[int, int]) ->
     assert (found_width, found_height) == (width + width % 2, height + height % 2)
 
 
+@pytest.mark.usefixtures("zimg")
 def test_padding_moves_no_pixel(tmp_path: Path) -> None:
     """The picture of an odd-sized video starts at the top left, and the padding is black."""
     frame = np.full((33, 47, 3), 255, np.uint8)
@@ -284,7 +310,7 @@ def test_an_ffmpeg_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_error_gives_ffmpegs_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What makes ffmpeg fail is a VideoError with what it said of it."""
-    monkeypatch.setattr(Encoding, "codec", lambda *_: ("h264", "nosuch", []))
+    monkeypatch.setattr(Encoding, "codec", lambda *_, **__: ("h264", "nosuch", []))
     with pytest.raises(VideoError, match=r"exit code \d+.*\(it says: .*preset.*nosuch"):
         write(tmp_path / "a.mp4", noise(100, 240, 320), Encoding())
     assert files(tmp_path) == []

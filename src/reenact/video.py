@@ -183,7 +183,7 @@ class VideoWriter:
     def _start(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
         moviepy_writer, binary = ffmpeg.moviepy()
-        codec, preset, params = self.encoding.codec(height, width)
+        codec, preset, params = self.encoding.codec(height, width, zimg=ffmpeg.has_zimg())
         # The later -loglevel wins: of MoviePy's "info" only the progress is wanted, which counts the frames.
         params += ["-hide_banner", "-loglevel", "error", "-nostats", "-progress", "pipe:2"]
         params += self._room.parameters if self._room is not None else []
