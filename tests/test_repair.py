@@ -189,6 +189,30 @@ def test_one_damaged_episode(damage: Any, address: str, number: int | None, why:
     assert [one.ok for one in reenact.verify(tmp_path / "clean", [0, -1])] == [True, address != "0.5"]
 
 
+@pytest.mark.filterwarnings("ignore:.*step.*after")
+def test_damaged_steps_after_an_end(tmp_path: Path) -> None:
+    """No episode is lost with them, but they are told."""
+    recorder = reenact.Recorder(
+        gym.make("CartPole-v1", max_episode_steps=5, disable_env_checker=True), run=tmp_path / "run"
+    )
+    for seed in range(3):
+        recorder.reset(seed=seed)
+        for step in range(8):
+            recorder.step(step % 2)
+    recorder.close()
+    path = tmp_path / "run" / "segment-00000.h5"
+    assert reenact.repair(tmp_path / "run").complete
+
+    def damage(file: h5py.File) -> None:
+        first = int(file["episodes"][1]["first_step"])
+        file["steps/action/value"][first - 1] ^= 1
+
+    edit(path, damage)
+    (segment,) = reenact.repair(tmp_path / "run").segments
+    assert (segment.state, segment.kept, segment.lost) == ("lossy", 3, ())
+    assert segment.why == "steps after 1 end damaged, which no chain goes through"
+
+
 def test_several_reasons_are_counted(tmp_path: Path) -> None:
     """Where episodes are lost for different reasons, the row says how many for which."""
     run = record(tmp_path / "run")

@@ -14,7 +14,7 @@ from reenact.layout import Ended, Kept
 from reenact.table import indices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from reenact.reader import SegmentReader
     from reenact.table import Table
@@ -52,12 +52,14 @@ class Findings:
         faults: the resets that are lost now, in order; those that the file says were lost before are not among them.
         kept: how many episodes are whole.
         left: how many are not there because the file was packed without them.
+        rests: how many times what was done after an end and before the next reset is damaged: no chain goes through it.
     """
 
     codes: Array
     faults: tuple[Fault, ...]
     kept: int
     left: int
+    rests: int = 0
 
 
 def rows_of(table: Table, first: int, end: int) -> Array:
@@ -83,7 +85,8 @@ def inspect(table: Table) -> Findings:
     reader, end = table.reader, length_of(table)
     parts = [np.zeros(0, np.uint8)]
     faults: list[Fault] = []
-    index = kept = left = 0
+    index = kept = left = damaged_rests = 0
+    rests = _Rests(reader)
     for first in range(0, end, _ROWS):
         rows = rows_of(table, first, min(first + _ROWS, end))
         codes = np.full(len(rows), Kept.PICKED, np.uint8)
@@ -95,6 +98,8 @@ def inspect(table: Table) -> Findings:
         found = {int(at): "its row is damaged" for at in np.flatnonzero(~sound & (codes != Kept.LOST))}
         for run in _runs(held & sound):
             found |= dict(_damaged(reader, rows[run], run))
+        between = rests.before(rows, held & sound)
+        damaged_rests += sum(1 for _ in _damaged(reader, between, np.arange(len(between)), _check_steps))
         for at, why in sorted(found.items()):
             codes[at] = Kept.LOST
             faults.append(Fault(first + at, int(index_of[at]) if numbered[at] else None, bool(sound[at]), why))
@@ -102,7 +107,45 @@ def inspect(table: Table) -> Findings:
         kept += int((episodes & np.isin(codes, (Kept.PICKED, Kept.NEEDED))).sum())
         left += int((episodes & (codes == Kept.LEFT)).sum())
         parts.append(codes)
-    return Findings(np.concatenate(parts), tuple(faults), kept, left)
+    return Findings(np.concatenate(parts), tuple(faults), kept, left, damaged_rests)
+
+
+class _Rests:
+    """What was done between episodes, as rows that say where it lies and which checksums it has.
+
+    Args:
+        reader: of the segment.
+    """
+
+    def __init__(self, reader: SegmentReader) -> None:
+        self._header = reader.header
+        columns = ("column_crcs", "<u4", (len(reader.columns) + 1,))
+        self._dtype = np.dtype([("first_step", "<u8"), ("n_actions", "<u4"), columns])
+        # by lane, where the episode before ends; what a copy without all steps has of those before the first is holes
+        whole = not reader.header.partial or reader.header.width == 1
+        self._ends = {lane: lane for lane in range(reader.header.width)} if whole else {}
+
+    def before(self, rows: Array, there: Array) -> Array:
+        """Returns those before the next rows of the table.
+
+        Args:
+            rows: of the table, in order.
+            there: which of them are whole, bool.
+        """
+        found: list[tuple[int, int, list[int]]] = []
+        width = self._header.width
+        if not self._header.rests:
+            return np.zeros(0, self._dtype)
+        fields = (rows[name].tolist() for name in ("lane", "first_step", "n_actions", "rest_crcs"))
+        for lane, first, count, crcs, whole in zip(*fields, there.tolist(), strict=True):
+            if not whole:  # it may be of any lane, or what came after it is not there
+                self._ends.clear()
+                continue
+            end = self._ends.get(lane if width > 1 else 0, first)
+            if end < first:
+                found.append((end, (first - end) // width, [*crcs, 0]))
+            self._ends[lane if width > 1 else 0] = first + count * width
+        return np.array(found, self._dtype)
 
 
 def _runs(mask: Array) -> list[Array]:
@@ -111,13 +154,18 @@ def _runs(mask: Array) -> list[Array]:
     return [part for part in np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if len(part)]
 
 
-def _damaged(reader: SegmentReader, rows: Array, at: Array) -> Iterator[tuple[int, str]]:
+def _damaged(
+    reader: SegmentReader, rows: Array, at: Array, check: Callable[[SegmentReader, Array], None] | None = None
+) -> Iterator[tuple[int, str]]:
     """Yields which of the rows refer to something damaged, and to what; halves them until it is clear which."""
+    if not len(rows):
+        return
+    check = check or _check
     span = int(rows["first_step"].max()) - int(rows["first_step"].min())
     lies_close = span + int(rows["n_actions"].max()) * reader.header.width <= _SPAN
     if len(rows) == 1 or lies_close:
         try:
-            _check(reader, rows)
+            check(reader, rows)
         except DamagedError as error:
             if len(rows) == 1:
                 yield int(at[0]), str(error).removeprefix(f"{reader.path}: ")
@@ -125,8 +173,8 @@ def _damaged(reader: SegmentReader, rows: Array, at: Array) -> Iterator[tuple[in
         else:
             return
     half = len(rows) // 2
-    yield from _damaged(reader, rows[:half], at[:half])
-    yield from _damaged(reader, rows[half:], at[half:])
+    yield from _damaged(reader, rows[:half], at[:half], check)
+    yield from _damaged(reader, rows[half:], at[half:], check)
 
 
 def _check(reader: SegmentReader, rows: Array) -> None:
@@ -135,8 +183,7 @@ def _check(reader: SegmentReader, rows: Array) -> None:
     Raises:
         DamagedError: something that one of them refers to is damaged.
     """
-    for index, name in enumerate(reader.columns):
-        _check_crcs(reader, f"steps/{name}", rows, ("first_step", "n_actions"), index, apart=reader.header.width)
+    _check_steps(reader, rows)
     _check_crcs(reader, layout.FINGERPRINTS, rows, ("first_fingerprint", "n_fingerprints"), -1)
     stepped = rows[rows["n_actions"] > 0]
     if len(stepped):
@@ -150,6 +197,11 @@ def _check(reader: SegmentReader, rows: Array) -> None:
     for row in rows[(rows["details"]["length"] > 0) | (rows["label"]["length"] > 0)]:
         reader.details(row)
         reader.label(row)
+
+
+def _check_steps(reader: SegmentReader, rows: Array) -> None:
+    for index, name in enumerate(reader.columns):
+        _check_crcs(reader, f"steps/{name}", rows, ("first_step", "n_actions"), index, apart=reader.header.width)
 
 
 def _check_crcs(

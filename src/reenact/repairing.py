@@ -162,12 +162,14 @@ def _report(run: Run, table: Table, found: Findings) -> SegmentReport:
         told.append("…")
     if resets:
         told.append(f"{resets} reset{'s' * (resets != 1)} without a step lost")
+    if found.rests:
+        told.append(f"steps after {found.rests} end{'s' * (found.rests != 1)} damaged, which no chain goes through")
     if found.left:
         told.append(f"{found.left} episodes left out when it was packed")
     return SegmentReport(
         segment=table.number,
         path=table.reader.path / table.reader.group,
-        state="lossy" if found.faults else "complete",
+        state="lossy" if found.faults or found.rests else "complete",
         kept=found.kept,
         lost=tuple(lost),
         left=found.left,
