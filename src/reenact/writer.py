@@ -52,14 +52,20 @@ class Column:
 
     def __init__(self, group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], chunk: int) -> None:
         dataset = group.create_dataset(
-            name, shape=(1, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype
+            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype
         )
-        # Its first chunk, which goes again, leaves the index of chunks in the file: where a commit made one, a loss of
-        # power could keep the dataset's header without it, and every open would hang.
-        dataset[0] = np.zeros(shape, dtype)
-        dataset.id.set_extent((0, *shape))
         self._dataset, self._id = dataset, dataset.id
         self._type, self._shape, self.dtype = dataset.id.get_type(), shape, dtype
+        self.rows = 0
+
+    def make_index(self, file: h5py.File) -> None:
+        """Has the index of chunks in the file before the first row, by a row that goes again.
+
+        Where the first commit makes it, a loss of power can keep what points to it and not the index: every open hangs.
+        """
+        self.append(np.zeros((1, *self._shape), self.dtype))
+        file.flush()
+        self._id.set_extent((0, *self._shape))
         self.rows = 0
 
     def append(self, values: Array) -> None:
@@ -194,6 +200,10 @@ class SegmentWriter:
         self.heap = Column(file, layout.HEAP, np.dtype("u1"), (), layout.HEAP_CHUNK)
         self.row_dtype = layout.episode_row(len(leaves) + 1 + durations, info_keywords)
         self.episodes = Column(file, layout.EPISODES, self.row_dtype, (), layout.EPISODE_CHUNK)
+        if self._durable:
+            sides = (self.fingerprints, self.kinds, self.states, self.heap, self.episodes)
+            for column in (*self.actions, self.reward, *sides, *([self.duration] if self.duration is not None else [])):
+                column.make_index(file)
         self._open = Slots(file, layout.OPEN, layout.open_row(self.row_dtype, self._width))
         self._status = Slots(file, layout.STATUS, layout.STATUS_ROW)
 
