@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import odd_envs as odd
 import reenact
@@ -18,8 +22,6 @@ from bare import segments
 from odd_envs import CUT, ERROR, LENGTH, NO_STEP, TRAIL, make, record, unseeded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import gymnasium as gym
 
 MIXED: odd.Script = [
@@ -257,6 +259,39 @@ def test_damaged_steps_after_an_end_are_never_done(number: int, where: int, tmp_
     assert "are damaged" in str(results[lost].error)
     for episode, frames in zip(reenact.open_run(tmp_path / "run"), live, strict=True):
         assert len(episode.actions) == len(frames) - 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.sampled_from(["reset", "step", "step", "step", "end", "wide", "wider", "flush", "flush"]),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_all_that_was_done_is_read_again(did: list[str]) -> None:
+    """Each action is where it was given, after its reset or after the end, wherever commits and wider columns fall."""
+    values = {"step": 1, "wide": 300, "wider": 70_000}
+    truth: list[tuple[list[int], list[int]]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = reenact.Recorder(odd.Odd(), run=folder, factory=odd.Odd)
+        for what in ["reset", *did, "reset"]:  # what comes after the last one is of no use
+            if what == "reset":
+                recorder.reset(seed=len(truth))
+                truth.append(([], []))
+            elif what == "flush":
+                recorder.flush()
+            for _ in range({"reset": 0, "flush": 0, "end": LENGTH}.get(what, 1)):
+                ended = len(truth[-1][0]) == LENGTH
+                recorder.step(value := np.int64(values.get(what, 1)))
+                truth[-1][ended].append(int(value))
+        recorder.close()
+        segments(Path(folder))
+        run = reenact.open_run(folder)
+        lineage = run.lineage(0)
+        found = [(list(map(int, act.actions)), list(map(int, act.trailing))) for act in lineage.acts(0, lineage.resets)]
+        assert found == truth
+        assert [list(map(int, episode.actions)) for episode in run] == [actions for actions, _ in truth if actions]
 
 
 def test_a_chain_crosses_into_a_segment_with_wider_columns(tmp_path: Path) -> None:

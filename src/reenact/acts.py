@@ -126,9 +126,10 @@ class Acts:
         Raises:
             DamagedError: a CRC fails.
         """
-        if self.lane >= 0 or not self.count:
+        said = self.reader.slots.following(self.lane, 0)
+        if self.lane >= 0 or not (self.count or said):
             return []
-        (row,) = self.table_rows(0, 1, 0)
+        row = self.table_rows(0, 1, 0)[0] if self.count or said is None else said[0]
         end = int(row["first_step"])
         rests = row["rest_crcs"].tolist() if self.reader.header.rests else None
         return _Steps(self.reader, (0, end), 0, space).taken(0, end, rests)

@@ -67,13 +67,19 @@ class Lineage:
         Raises:
             DamagedError: a CRC fails.
         """
-        following = dict(zip(self.segments, self._segments[1:], strict=False))
         for number, acts, start, stop in self._within(first, end):
             for at, act in enumerate(acts.acts(start, stop, space), start):
-                if at + 1 == acts.count and number in following:
-                    yield act._replace(trailing=act.trailing + following[number][1].head(space))
+                if at + 1 == acts.count and number != self._segments[-1][0]:
+                    yield act._replace(trailing=[*act.trailing, *self._heads(number, space)])
                 else:
                     yield act
+
+    def _heads(self, number: int, space: Any) -> Iterator[Any]:
+        """Yields the actions after a segment's last end that are in later segments."""
+        for _, acts in self._segments[self.segments.index(number) + 1 :]:
+            yield from acts.head(space)
+            if acts.count:
+                return
 
     def _within(self, first: int, end: int) -> Iterator[tuple[int, Acts, int, int]]:
         for number, acts in self._segments:
