@@ -22,6 +22,7 @@ from test_render import comment_of, decode, files, fps_of, tamper
 
 LENGTHS = (12, 7, 9, 5, 10)
 SMALL = {"width": 64, "height": 48}
+GUTTER = 4  # pixels between the tiles of a grid
 
 
 class Dial(gym.Env[np.ndarray, int]):
@@ -386,6 +387,27 @@ def test_the_curve_has_a_cursor_that_goes_from_left_to_right(tmp_path: Path) -> 
     assert places == sorted(set(places))
 
 
+def test_a_slice_s_curve_begins_with_the_reward_of_its_first_frame(tmp_path: Path) -> None:
+    """Rewards are 1 to 12: the curve of frames 5 to 8 has four steps, at whose first end the cursor stands first."""
+    run = record(tmp_path / "run", (12,), scale=3)
+    frames = decode(one(run, steps="5:9", rewards=True, lossless=True).path)
+    strip = frames[:, 144:].astype(int)
+    yellow = (strip[..., 0] > 200) & (strip[..., 2] < 60)
+    places = [int(np.flatnonzero(frame.all(axis=0))[0]) for frame in yellow]
+    assert places == [round(191 * step / 4) for step in (1, 2, 3, 4)]
+    blue = (strip[-1, :, :, 2] > 200) & (strip[-1, :, :, 0] < 120)
+    heights = [int(np.flatnonzero(blue[:, round(191 * (step + 0.5) / 4)])[0]) for step in range(4)]
+    assert heights == sorted(set(heights), reverse=True)
+
+
+@pytest.mark.parametrize("look", [{"size": "16x16"}, {"size": "32x32", "grid": "16x16"}])
+def test_a_size_that_leaves_no_picture_is_told_without_odd_numbers(look: dict[str, Any]) -> None:
+    """The line has the size that was asked for and what a picture needs, and nothing negative."""
+    with pytest.raises(VideoError, match=f"size {look['size']} leaves less than 16x16 pixels") as caught:
+        look_of(rewards=True, **look)
+    assert "-" not in str(caught.value)
+
+
 def test_a_label_does_not_pass_for_a_picture(tmp_path: Path) -> None:
     """An env that draws nothing is refused with a label as it is without."""
     run = record(tmp_path / "run", env="looks/Blank-v0")
@@ -410,14 +432,26 @@ def test_a_grid_shows_episodes_side_by_side(tmp_path: Path) -> None:
     assert [Path(str(result.path)).name for result in (full, rest)] == names
     frames = decode(full.path)
     assert len(frames) == full.frames == max(LENGTHS[:4]) + 1
-    height, width = frames.shape[1] // 2, frames.shape[2] // 2
+    height, width = (frames.shape[1] - GUTTER) // 2, (frames.shape[2] - GUTTER) // 2
     for at, length in enumerate(LENGTHS[:4]):
-        shown = steps_of(frames, height * (at // 2), width * (at % 2))
+        shown = steps_of(frames, (height + GUTTER) * (at // 2), (width + GUTTER) * (at % 2))
         assert shown == [min(step, length) for step in range(13)]
     last = decode(rest.path)
     assert last.shape[1:] == frames.shape[1:]
-    assert not last[:, :height, width:].any()
-    assert not last[:, height:].any()
+    assert not last[:, :height, width + GUTTER :].any()
+    assert not last[:, height + GUTTER :, :width].any()
+    assert not last[:, height + GUTTER :, width + GUTTER :].any()
+
+
+def test_tiles_of_a_grid_have_a_gutter_between_them(tmp_path: Path) -> None:
+    """It is four pixels wide, dark, and not black: what is drawn bright or black to its edges does not run into more."""
+    run = record(tmp_path / "run")
+    (result,) = reenact.replay(run, "0:4", grid="2x2", lossless=True, size="132x230")
+    frames = decode(result.path)
+    columns = np.flatnonzero((frames == 56).all(axis=(0, 1, 3)))
+    rows = np.flatnonzero((frames == 56).all(axis=(0, 2, 3)))
+    assert (columns.tolist(), rows.tolist()) == ([64, 65, 66, 67], [113, 114, 115, 116])
+    assert frames.shape[1:3] == (230, 132)
 
 
 def test_a_reel_shows_episodes_one_after_another(tmp_path: Path) -> None:
@@ -437,9 +471,9 @@ def test_episodes_of_unequal_size_stand_in_one_video(tmp_path: Path) -> None:
     record(run, (6,), scale=2)
     (grid,) = reenact.replay(run, "all", grid="1x2", lossless=True)
     frames = decode(grid.path)
-    assert (grid.verdict, len(frames), frames.shape[2]) == ("exact", 7, 2 * 128)
+    assert (grid.verdict, len(frames), frames.shape[2]) == ("exact", 7, 2 * 128 + GUTTER)
     assert steps_of(frames[:, ::2, ::2]) == [0, 1, 2, 3, 4, 4, 4]
-    assert steps_of(frames[:, ::2, 128::2]) == list(range(7))
+    assert steps_of(frames[:, ::2, 128 + GUTTER :: 2]) == list(range(7))
     (reel,) = reenact.replay(run, "all", reel=True)
     assert steps_of(reel.path) == [*range(5), *range(7)]
 
@@ -460,7 +494,7 @@ def test_an_episode_without_a_frame_takes_no_place(broken: int, look: dict[str, 
     assert result.ok, result.error
     frames = decode(result.path)
     assert steps_of(frames) == [*range(5)] * (2 if "reel" in look else 1)
-    assert frames.shape[2] == (64 if "reel" in look else 3 * 64)
+    assert frames.shape[2] == (64 if "reel" in look else 3 * 64 + 2 * GUTTER)
 
 
 def test_slice_and_speed_hold_for_reels_and_grids(tmp_path: Path) -> None:
@@ -485,7 +519,7 @@ def test_one_that_diverged_is_marked_within(tmp_path: Path, look: dict[str, Any]
     assert "-diverged" in Path(str(result.path)).name
     frames = decode(result.path).astype(int)
     if "grid" in look:
-        tiles = [frames[:, 1, 1 + 64 * tile] for tile in range(3)]
+        tiles = [frames[:, 1, 1 + (64 + GUTTER) * tile] for tile in range(3)]
     else:
         starts = np.cumsum([0, *(length + 1 for length in LENGTHS[:3])])
         tiles = [frames[starts[at] : starts[at + 1], 1, 1] for at in range(3)]
@@ -495,12 +529,30 @@ def test_one_that_diverged_is_marked_within(tmp_path: Path, look: dict[str, Any]
 
 
 @pytest.mark.parametrize("look", [{"grid": "1x2"}, {"reel": True}])
+def test_one_that_is_too_short_for_a_slice_is_left_out(tmp_path: Path, look: dict[str, Any]) -> None:
+    """The others are shown without it, and a line says how short it is; where all are too short, each has its line."""
+    run = record(tmp_path / "run")
+    for dry in (True, False):
+        shown, short, shorter = reenact.replay(run, "0,1,2,3", steps="8:", lossless=True, dry_run=dry, **look)
+        assert (shown.verdict, shown.episodes) == ("planned" if dry else "exact", ("0.0", "0.2"))
+        assert Path(str(shown.path)).name.startswith(f"run-{'reel' if 'reel' in look else 'grid-1x2'}-0-2-steps8to")
+        assert (short.verdict, shorter.verdict) == ("impossible", "impossible")
+        assert short.error == "episode 1 has 7 steps, and so frames 0 to 7: none of them is in 8:"
+        assert shorter.error == "episode 3 has 5 steps, and so frames 0 to 5: none of them is in 8:"
+    frames = decode(shown.path)
+    expected = [8, 9, 10, 11, 12] if "grid" in look else [8, 9, 10, 11, 12, 8, 9]
+    assert steps_of(frames) == expected
+    if "grid" in look:
+        assert steps_of(frames, 0, 64 + GUTTER) == [8, 9, 9, 9, 9]
+    none = reenact.replay(run, "1,3", steps="8:", **look)
+    assert [result.error for result in none] == [short.error, shorter.error]
+    assert [name for name in files(run / "videos") if name.endswith(".mp4")] == [Path(str(shown.path)).name]
+
+
+@pytest.mark.parametrize("look", [{"grid": "1x2"}, {"reel": True}])
 def test_one_that_is_impossible_leaves_no_video(tmp_path: Path, look: dict[str, Any]) -> None:
     """The line names the episode, and nothing is left of the others, not even for a while."""
     run = record(tmp_path / "run")
-    (result,) = reenact.replay(run, "0,3", steps="8:", **look)
-    assert result.verdict == "impossible"
-    assert "episode 3" in str(result.error)
     (result,) = reenact.replay(run, "0,1", render_kwargs={"nothing": 1}, **look)
     assert str(result.error).startswith("episode 0: the env can't be made")
     assert files(run / "videos") == []
@@ -514,7 +566,7 @@ def test_episodes_that_need_one_another_are_composed(tmp_path: Path) -> None:
     assert result.ok
     frames = decode(result.path)
     assert np.array_equal(frames[:, :400, :600], live[3])
-    assert np.array_equal(frames[:, :400, 600:], live[4])
+    assert np.array_equal(frames[:, :400, 600 + GUTTER :], live[4])
 
 
 # ---- names

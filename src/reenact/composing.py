@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reenact.cutting import Cut, Dresser, terminal_for
+from reenact.look import GUTTER_PX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from reenact.look import Look
     from reenact.shots import Shot, Spool
     from reenact.video import VideoWriter
+
+_GUTTER = (56, 56, 56)  # seen between white frames as between black ones
 
 
 class Grid:
@@ -61,10 +64,15 @@ class Grid:
         drawn = [tile.draw() for tile in tiles]
         height, width, _ = drawn[0][1].shape
         rows, columns = self._look.grid or (1, 1)
-        size = self._look.size or (width * columns, height * rows)
+        down, across = height + GUTTER_PX, width + GUTTER_PX
+        size = self._look.size or (across * columns - GUTTER_PX, down * rows - GUTTER_PX)
         page = np.zeros((size[1], size[0], 3), np.uint8)
+        for row in range(1, rows):
+            page[row * down - GUTTER_PX : row * down] = _GUTTER
+        for column in range(1, columns):
+            page[:, column * across - GUTTER_PX : column * across] = _GUTTER
         for at, (_, shown) in enumerate(drawn):
-            top, left = at // columns * height, at % columns * width
+            top, left = at // columns * down, at % columns * across
             page[top : top + height, left : left + width] = shown
         return np.concatenate([picture for picture, _ in drawn]), page
 

@@ -68,9 +68,10 @@ class Dresser:
             fields = [("step", str(shot.at)), ("reward", reward), ("return", f"{self._returns[shot.at]:.5g}")]
             strips.append(overlay.label(width, [("episode", scene.name), *fields]))
         if self._look.rewards:
+            began = max(0, scene.first - 1)  # the step that led to the first frame; none leads to the reset's
             if self._curve is None:
-                self._curve = overlay.Curve(scene.rewards[scene.first : scene.end - 1], width)
-            strips.append(self._curve.at(shot.at - scene.first))
+                self._curve = overlay.Curve(scene.rewards[began : scene.end - 1], width)
+            strips.append(self._curve.at(shot.at - began))
         return strips
 
 

@@ -141,7 +141,7 @@ def _taken(path: Path, options: Options, shelf: Shelf) -> str:
 def _none_in_slice(film: Film, look: Look) -> str | None:
     """Says of which episode no frame is in the slice that is shown; None: each has some."""
     for part in film.parts:
-        if part.first >= part.end:
+        if not part.frames:
             first, end = ("" if one is None else one for one in look.steps or (None, None))
             length = part.episode.length
             return (
@@ -280,7 +280,7 @@ class _Take:
                 self._fail(part.episode.address, climb, divergence, error)
                 return False
             self._sink.end()
-            before += part.end - part.first
+            before += part.frames
         return True
 
     def _fail(self, address: str, climb: Climb, divergence: Divergence | None, error: ReenactError | None) -> None:

@@ -30,6 +30,11 @@ class Part:
     first: int
     end: int
 
+    @property
+    def frames(self) -> int:
+        """How many these are."""
+        return self.end - self.first
+
 
 @dataclass(frozen=True, slots=True)
 class Film:
@@ -41,7 +46,7 @@ class Film:
     @property
     def frames(self) -> int:
         """How many it has."""
-        return sum(part.end - part.first for part in self.parts)
+        return sum(part.frames for part in self.parts)
 
 
 def whole(episode: Episode, prefix: str, steps: Slice | None = None) -> Film:
@@ -50,15 +55,21 @@ def whole(episode: Episode, prefix: str, steps: Slice | None = None) -> Film:
 
 
 def together(episodes: Sequence[Episode], prefix: str, look: Look) -> Iterator[Film]:
-    """Yields the films that show several episodes each: a reel of them all, or the pages of a grid."""
+    """Yields the films that show several episodes each: a reel of them all, or the pages of a grid.
+
+    Episodes of which the look shows no frame are in none of them: each is a film of its own, after these.
+    """
+    parts = [_part(episode, look.steps) for episode in episodes]
+    shown = [part for part in parts if part.frames]
     if look.grid is None:
-        kind, most = "reel", len(episodes)
+        kind, most = "reel", len(shown)
     else:
         rows, columns = look.grid
         kind, most = f"grid-{rows}x{columns}", rows * columns
-    for at in range(0, len(episodes), most or 1):
-        page = episodes[at : at + most]
-        yield Film(f"{prefix}-{kind}-{_names(page)}", tuple(_part(episode, look.steps) for episode in page))
+    for at in range(0, len(shown), most or 1):
+        page = tuple(shown[at : at + most])
+        yield Film(f"{prefix}-{kind}-{_names([part.episode for part in page])}", page)
+    yield from (whole(part.episode, prefix, look.steps) for part in parts if not part.frames)
 
 
 def _part(episode: Episode, steps: Slice | None) -> Part:
@@ -127,5 +138,5 @@ def _takes(
         if name is not None:
             parts.append(Part(episode, first, episode.length + 1))
         camera.skip(trailing)
-    if name is not None and sum(part.end - part.first for part in parts) >= wanted:
+    if name is not None and sum(part.frames for part in parts) >= wanted:
         yield name, parts

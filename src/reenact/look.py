@@ -31,6 +31,8 @@ _MODES = ("rgb_array", "ansi")
 _NOT_DRAWING = ("id", "max_episode_steps", "disable_env_checker")  # what `gymnasium.make` keeps for itself
 
 _NEAR_FPS = 0.01
+GUTTER_PX = 4
+"""Between the tiles of a grid; even, so that tiles of even sides make pages of even ones."""
 
 
 class Looks(TypedDict, total=False):
@@ -111,8 +113,11 @@ class Look:
         if self.grid is not None and self.reel:
             raise VideoError("grid shows episodes side by side, reel one after another: give one of them")
         if self.picture_size is not None and min(self.picture_size) < _SIDE_PX[0]:
-            width, height = self.picture_size
-            raise VideoError(f"in that size, {width}x{height} pixels are left for a picture: give a larger one")
+            least, (width, height) = _SIDE_PX[0], self.size or (0, 0)
+            raise VideoError(
+                f"size {width}x{height} leaves less than {least}x{least} pixels for each picture, beside what stands "
+                "around it: give a larger one"
+            )
 
     @property
     def ending(self) -> str:
@@ -134,8 +139,8 @@ class Look:
         """The (width, height) that one episode has in the video, or None where that is the frames' to say."""
         if self.size is None:
             return None
-        rows, columns = self.grid or (1, 1)
-        return self.size[0] // columns, self.size[1] // rows
+        (width, height), (rows, columns) = self.size, self.grid or (1, 1)
+        return (width - GUTTER_PX * (columns - 1)) // columns, (height - GUTTER_PX * (rows - 1)) // rows
 
     @property
     def picture_size(self) -> Pair | None:
