@@ -429,11 +429,30 @@ def test_a_hostile_state_is_told_in_one_line(run: Path, kind: StateKind, data: b
 # ---- what a log can put into a name, or a circle
 
 
-@pytest.mark.parametrize("prefix", ["../x", "a/b", "../", ".", "", "/etc/x"])
+@pytest.mark.parametrize(
+    "prefix",
+    ["../x", "a/b", "../", ".", "..", ".h", "", "/etc/x", "a\\b", "a\nb", "a\0b", "\x1b[2J", "\udcff", "a\u2028b"],
+)
 def test_a_name_that_leads_elsewhere_is_refused(run: Path, prefix: str) -> None:
-    """A prefix of videos' names is a plain name."""
-    with pytest.raises(reenact.SelectionError, match="plain name"):
+    """A prefix of videos' names is a plain name: seen, in the folder, and in one line."""
+    with pytest.raises(reenact.SelectionError, match="plain name") as caught:
         reenact.replay(run, [0], name_prefix=prefix)
+    assert str(caught.value).isprintable()
+    assert not (run / "videos").exists()
+
+
+@pytest.mark.parametrize("name", ["../../escaped", ".hidden", "two\nlines"])
+def test_a_packed_file_s_name_moves_no_video(run: Path, tmp_path: Path, name: str) -> None:
+    """A stranger's packed file may call itself anything: videos are called so only where that is a plain name."""
+    packed = reenact.pack(run, out=tmp_path / "in" / "a" / "pack.h5").path
+    with h5py.File(packed, "r+", locking=False) as file:
+        del file.attrs["name"]
+        file.attrs.create("name", name, dtype=h5py.string_dtype())
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(reenact.VideoError, match="name_prefix"):
+        reenact.replay(packed, 0)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert reenact.replay(packed, 0, name_prefix="safe")[0].ok
 
 
 def test_what_a_log_holds_moves_no_video(run: Path, tmp_path: Path) -> None:

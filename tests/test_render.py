@@ -216,6 +216,34 @@ def test_what_can_not_be_understood_is_refused_before_any_work(
     assert not (run / "videos").exists()
 
 
+def test_a_name_that_no_file_can_have_is_refused_before_any_work(tmp_path: Path) -> None:
+    """The limit is of bytes, and holds for the longest name that a video may get; one within it is given."""
+    run = record(tmp_path / "run", 1)
+    room = 255 - len("-episode-0-diverged.mp4")
+    made: list[object] = []
+    for dry_run in (True, False):
+        for prefix in ("x" * (room + 1), "é" * (room // 2 + 1)):
+            with pytest.raises(VideoError, match=r"may have 255 bytes, .* has 25[67]: give a shorter") as caught:
+                reenact.replay(run, name_prefix=prefix, dry_run=dry_run, env=made.append)
+            assert "\n" not in str(caught.value)
+    assert made == []
+    assert not (run / "videos").exists()
+    (result,) = reenact.replay(run, name_prefix="x" * room)
+    assert Path(str(result.path)).name == "x" * room + "-episode-0.mp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("sped", "speed"), ("job", "jobs"), ("bests", "best"), ("video_dir", "video_folder"), ("zzz", None)],
+)
+def test_a_keyword_that_is_none_is_told_as_python_tells_it(tmp_path: Path, name: str, meant: str | None) -> None:
+    """The TypeError names replay(), and the keyword that was maybe meant."""
+    with pytest.raises(TypeError) as caught:
+        reenact.replay(tmp_path, 1, **{name: 4})
+    hint = f". Did you mean {meant!r}?" if meant else ""
+    assert str(caught.value) == f"replay() got an unexpected keyword argument {name!r}{hint}"
+
+
 # ---- clips
 
 

@@ -1,4 +1,4 @@
-"""A file that is made under a name of its own gets its place when it is whole."""
+"""What a file may be called; and one that is made under a name of its own gets its place when it is whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
 
 ASIDE = ".old"
 """How the name of a folder ends in which another one makes way."""
+
+MOST_BYTES = 255
+"""How long a file's name may be, on nearly all file systems."""
+
+
+def why_not_plain(name: str) -> str | None:
+    """Says why something is no name, or beginning of one, for a file that is seen and lies where it is put; or None."""
+    if not name:
+        return "it is empty"
+    if name.startswith("."):
+        return "it begins with a dot, so that the files would be hidden"
+    if any(one in "/\\" for one in name):
+        return "it has a slash, so that the files would lie elsewhere"
+    if any(unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in name):
+        return "it has a line break, or another character that can't be shown"
+    return None
 
 
 def give_name(partial: Path, path: Path, *, overwrite: bool = False) -> None:

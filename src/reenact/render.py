@@ -5,6 +5,8 @@ Alone, with `filming`, in knowing paths and episodes both.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import sys
 import uuid
@@ -14,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from reenact import diagnosis, filming, films, following, forecast, handover, partials, recipe, signing
+from reenact import diagnosis, filming, films, following, forecast, handover, naming, partials, recipe, signing
 from reenact.dispatch import Crews
 from reenact.errors import SelectionError, VideoError
 from reenact.look import Look, Looks
@@ -184,8 +186,8 @@ def replay(  # one keyword an option of the command
     picked, clip = callable_trigger(trigger) or episode_trigger, callable_trigger(step_trigger)
     picks, look = _parted(choices)
     wish = _Wish(episodes, picked, picks, clip, video_length, look)
-    if name_prefix is not None and (not name_prefix or Path(name_prefix).name != name_prefix):
-        raise SelectionError(f"name_prefix must be a plain name, got {name_prefix!r}")
+    if name_prefix is not None and (why := naming.why_not_plain(name_prefix)) is not None:
+        raise SelectionError(f"name_prefix must be a plain name, not {name_prefix!r}: {why}")
     if follow and dry_run:
         raise SelectionError("what is yet to come can't be told beforehand: give follow or dry_run")
     awaited = wish.awaited() if follow else None
@@ -193,7 +195,7 @@ def replay(  # one keyword an option of the command
     crews = Crews(jobs, executor)
     job = _job(env, crews, origin, tolerance, Permissions(trust=trust, imports=tuple(imports)))
     opened = following.opened(run, watcher.waiting) if follow else _opened(run)
-    prefix = name_prefix if name_prefix is not None else opened.name
+    prefix = name_prefix if name_prefix is not None else _named_after(opened)
     folder = Path(video_folder) if video_folder is not None else opened.folder / "videos"
     options = filming.Options(
         folder=folder,
@@ -208,18 +210,21 @@ def replay(  # one keyword an option of the command
     )
     job = replace(job, options=options)
     _require_writable(folder)
+    wanted = wish.films(opened, prefix) if awaited is None else []
+    _require_short(wanted, options)
     if dry_run:
-        return _foreseen(wish.films(opened, prefix), job, options, crews.jobs, watcher)
+        return _foreseen(wanted, job, options, crews.jobs, watcher)
     _warn_of_key()
     partials.sweep(options.place)
     try:
         if awaited is None:
-            return _done(wish.films(opened, prefix), job, crews, watcher)
+            return _done(wanted, job, crews, watcher)
         made: list[ReplayResult] = []
         warned: set[tuple[str, int]] = set()
         with crews.of(job, watcher) as do:
             for numbers in following.picked(opened, awaited, watcher.waiting):
                 wanted = [films.whole(opened[number], prefix, look.steps) for number in numbers]
+                _require_short(wanted, options)
                 _warn_of_versions(wanted, warned)
                 made += _made(wanted, job, watcher, do)
     finally:
@@ -264,8 +269,13 @@ def _parted(choices: Choices) -> tuple[Picks, Look]:
     """Parts what selects from what the videos show.
 
     Raises:
-        TypeError: a keyword is neither.
+        TypeError: a keyword is neither; told as Python tells it of a call whose parameters it knows.
     """
+    known = [*Picks.__annotations__, *Looks.__annotations__]
+    for name in choices.keys() - set(known):
+        near = difflib.get_close_matches(name, [*inspect.signature(replay).parameters, *known], n=1)
+        said = f"replay() got an unexpected keyword argument {name!r}"
+        raise TypeError(said + (f". Did you mean {near[0]!r}?" if near else ""))
     picks: Any = {name: value for name, value in choices.items() if name in Picks.__annotations__}
     looks: Any = {name: value for name, value in choices.items() if name not in picks}
     return picks, look_of(**looks)
@@ -312,6 +322,33 @@ def _require_writable(folder: Path) -> None:
         raise VideoError(f"cannot write videos into {folder}: {there} is no folder; choose another folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise VideoError(f"cannot write videos into {folder}: {there} may not be written; choose another folder")
+
+
+def _named_after(run: Run) -> str:
+    """Returns the run's name, as the beginning of its videos'; a packed file may say anything of itself.
+
+    Raises:
+        VideoError: it is no plain name.
+    """
+    why = naming.why_not_plain(run.name)
+    if why is not None:
+        raise VideoError(f"videos can't be called after the run {run.name!r}: {why}; give a name_prefix")
+    return run.name
+
+
+def _require_short(wanted: Iterable[Film], options: filming.Options) -> None:
+    """Refuses names of videos that no file can have, before any work.
+
+    Raises:
+        VideoError: one is too long, if not plain then as that of a diverged replay.
+    """
+    for film in wanted:
+        name = filming.path_of(film, options, diverged=True).name
+        if (length := len(os.fsencode(name))) > naming.MOST_BYTES:
+            raise VideoError(
+                f"a video's name may have {naming.MOST_BYTES} bytes, {name[:20]}…{name[-40:]} has {length}: "
+                "give a shorter name_prefix"
+            )
 
 
 def _foreseen(
