@@ -5,6 +5,7 @@ Only a process that is reenact's own is set up so: a worker, or that of a comman
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import os
 import re
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from reenact.errors import VideoError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -61,6 +62,23 @@ def require_mujoco() -> None:
     """
     if _failed:
         raise VideoError(_failed[0])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Has libwayland say nothing meanwhile: pygame asks for a Wayland screen even where it draws on none.
+
+    Outside of a session (a container, `sudo`, cron) it would print an error each time. A variable that is set stays.
+    """
+    name = "XDG_RUNTIME_DIR"
+    if name in os.environ or not hasattr(os, "getuid"):
+        yield
+        return
+    os.environ[name] = f"/run/user/{os.getuid()}"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 def choose() -> None:

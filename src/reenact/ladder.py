@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from reenact import snapshot
+from reenact import headless, snapshot
 from reenact.chain import Pass, set_camera
 from reenact.episode import Attempt, EpisodeData
 from reenact.errors import ReplayError, SelectionError
@@ -282,6 +282,7 @@ class Ladders:
         self._prepare, self.forced, self.tolerance, self._tell = prepare, forced, tolerance, tell
         self._ladders: dict[tuple[int, int], Ladder] = {}
         self._open: dict[tuple[int, int], Ladder] = {}  # whose envs may be open; the one used last stands last
+        self._stack = contextlib.ExitStack()
 
     def of(self, player: Player) -> Ladder:
         """Returns the ladder of an episode's lineage. Those used before are left: their envs are closed.
@@ -307,14 +308,16 @@ class Ladders:
         return self._ladders[key]
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(headless.quiet())
         self._aside = snapshot.Aside()
+        self._stack.callback(self._aside.put_back)
         return self
 
     def __exit__(self, *error: object) -> None:
         """Closes all envs, and puts the caller's global generators back."""
-        for ladder in self._open.values():
-            ladder.close()
-        self._aside.put_back()
+        with self._stack:
+            for ladder in self._open.values():
+                ladder.close()
 
 
 class Climb:
