@@ -338,14 +338,47 @@ def test_an_argument_that_changes_the_episode_is_found_out(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("factory", [None, Dial])
-def test_an_argument_that_the_env_does_not_take_is_one_line(tmp_path: Path, factory: Any) -> None:
-    """The line names it; a factory's arguments are these, too."""
+def test_an_argument_that_the_env_does_not_take_is_one_line(
+    tmp_path: Path, factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line names it and what there is, in a dry run, too, and no env is made; a factory's arguments are these, too."""
     run = record(tmp_path / "run")
-    result = one(run, render_kwargs={"camra": 2}, env=factory)
-    assert result.verdict == "impossible"
-    assert "camra" in str(result.error)
-    assert "\n" not in str(result.error)
+    made: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Dial, "reset", lambda self, **_: made.append(self))
+        results = [one(run, render_kwargs={"camra": 2}, env=factory, dry_run=dry) for dry in (True, False)]
+    for result in results:
+        assert result.verdict == "impossible"
+        assert str(result.error) == (
+            'the env can\'t be made with render_kwargs {"camra": 2}: it is made by Dial(render_mode=None, tint=0, '
+            "gain=1.0, length=None, style=None, scale=1): got an unexpected keyword argument 'camra'"
+        )
+    assert made == []
+    assert one(run, render_kwargs={"tint": 50}, env=factory, dry_run=True).verdict == "planned"
     assert one(run, render_kwargs={"tint": 50}, env=factory).ok
+
+
+class Open(Dial):
+    """Takes any argument, and hands it on."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+
+gym.register("looks/Open-v0", f"{__name__}:Open")
+
+
+def test_an_argument_that_only_the_env_can_refuse_is_told_in_its_words(tmp_path: Path) -> None:
+    """A dry run says what came of its attempt to make the env, and the job says so of each episode."""
+    run = record(tmp_path / "run", env="looks/Open-v0")
+    told = CliRunner().invoke(
+        cli.reenact, ["replay", str(run), "--episodes", "0", "--dry-run", "--render-kwargs", '{"camra": 2}']
+    )
+    said = (
+        'the env can\'t be made with render_kwargs {"camra": 2}: TypeError: Dial.__init__() got an unexpected keyword'
+    )
+    assert said in told.stderr
+    assert said in str(one(run, render_kwargs={"camra": 2}).error)
 
 
 def test_for_a_stranger_s_log_the_caller_s_arguments_are_the_caller_s(

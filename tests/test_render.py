@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -17,6 +18,7 @@ import pytest
 from gymnasium.wrappers import RecordVideo
 
 import reenact
+from reenact import usercode
 from reenact.errors import EpisodeNotFoundError, RenderError, ReplayError, SelectionError, VideoError
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -224,7 +226,7 @@ def test_a_name_that_no_file_can_have_is_refused_before_any_work(tmp_path: Path)
     for dry_run in (True, False):
         for prefix in ("x" * (room + 1), "é" * (room // 2 + 1)):
             with pytest.raises(VideoError, match=r"may have 255 bytes, .* has 25[67]: give a shorter") as caught:
-                reenact.replay(run, name_prefix=prefix, dry_run=dry_run, env=made.append)
+                reenact.replay(run, name_prefix=prefix, dry_run=dry_run, env=lambda **_: made.append(1))
             assert "\n" not in str(caught.value)
     assert made == []
     assert not (run / "videos").exists()
@@ -667,6 +669,9 @@ def factory_file(tmp_path: Path) -> Path:
         "def make(render_mode=None):\n"
         f"    return reenact.Recorder(test_render.Meter(render_mode), run={str(tmp_path / 'inner')!r})\n"
         "def deaf(render_mode=None):\n    return test_render.Meter()\n"
+        "def bare():\n    return test_render.Meter()\n"
+        "def needy(size, render_mode=None):\n    return test_render.Meter(render_mode)\n"
+        "def confused(render_mode=None):\n    return test_render.Meter(render_mod=render_mode)\n"
         "def no_env(render_mode=None):\n    return 3\n"
         "class broken:\n    def __init__(self, render_mode=None):\n        raise ZeroDivisionError('mine')\n"
         "if __name__ == '__main__':\n    raise SystemExit('the training must not run')\n"
@@ -705,6 +710,49 @@ def test_a_factory_that_makes_something_else_is_told(tmp_path: Path, factory_fil
     (result,) = reenact.replay(record(tmp_path / "run", 1), "all", env=f"{factory_file}:{name}")
     assert result.verdict == "impossible"
     assert said in str(result.error)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("bare", "bare(): got an unexpected keyword argument 'render_mode'"),
+        ("needy", "needy(size, render_mode=None): missing a required argument: 'size'"),
+    ],
+)
+def test_a_factory_that_can_not_be_called_is_told_before_any_work(
+    tmp_path: Path, factory_file: Path, name: str, found: str
+) -> None:
+    """One line says what is expected and what there is; so it is for a factory that stands in the recipe."""
+    run = record(tmp_path / "run", 1)
+    env = f"{factory_file}:{name}"
+    calls: list[Any] = [
+        reenact.replay,
+        reenact.verify,
+        partial(reenact.replay, jobs=2),
+        partial(reenact.replay, dry_run=True),
+    ]
+    for call in calls:
+        with pytest.raises(SelectionError) as caught:
+            call(run, 0, env=env)
+        assert (
+            str(caught.value)
+            == f"{env} can't make the env: expected a callable that takes render_mode=…, found {found}"
+        )
+    with pytest.raises(SelectionError, match=f"{name} can't make the env"):
+        reenact.replay(run, 0, env=usercode.load(env))
+    assert not (run / "videos").exists()
+    other = record(tmp_path / "other", 1, factory=env)
+    (result,) = reenact.replay(other, 0)
+    assert result.verdict == "impossible"
+    assert f"found {found}; replay with --env" in str(result.error)
+
+
+def test_a_type_error_within_a_factory_keeps_its_traceback(tmp_path: Path, factory_file: Path) -> None:
+    """A factory that takes what it is given, and then calls something wrongly, is the user's to mend."""
+    run = record(tmp_path / "run", 1)
+    with pytest.raises(TypeError, match="render_mod'") as caught:
+        reenact.replay(run, 0, env=f"{factory_file}:confused")
+    assert any(entry.name == "confused" for entry in caught.traceback)
 
 
 def test_an_error_of_the_user_s_own_code_is_not_wrapped(tmp_path: Path, factory_file: Path) -> None:

@@ -108,7 +108,7 @@ class _Task:
 
     def make(self, render_mode: str | None) -> gym.Env[Any, Any]:
         if self.factory is not None:
-            made: gym.Env[Any, Any] = usercode.load(self.factory)(render_mode=render_mode)
+            made: gym.Env[Any, Any] = usercode.factory(self.factory)(render_mode=render_mode)
             return made
         assert self.env_id is not None  # noqa: S101  # for mypy: `check` has seen to it
         rebuild.register(self.env_id)

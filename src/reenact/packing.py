@@ -175,7 +175,7 @@ class _Needs:
     """
 
     def __init__(self, env: str | recipe.EnvFactory | None, permissions: Permissions) -> None:
-        self._factory = usercode.load(env) if isinstance(env, str) else env
+        self._factory = None if env is None else usercode.factory(env)
         self._permissions = permissions
 
     def of(self, episode: Episode) -> int:

@@ -115,11 +115,9 @@ def rebuild(
         RecipeError: it can't be followed, or the env has no such render mode.
     """
     raw = _checked(text)
-    recipe = _Recipe(raw, mine=mine, permissions=permissions)
+    recipe = _opened(raw, mine=mine, permissions=permissions)
     if permissions.trust and not mine:
         warnings.warn(f"reenact: trusted, though not recorded by you: it runs {_code_of(raw)}", stacklevel=2)
-    if mine:  # from where they were, after all that is importable anyway
-        sys.path += [path for path in raw.get("paths", []) if path not in sys.path]
     if raw.get("factory") is not None:
         made: Env = recipe.factory()(render_mode=render_mode, **(kwargs or {}))
         return made
@@ -136,6 +134,36 @@ def rebuild(
         ) from error
 
 
+def refusal(text: str, kwargs: Mapping[str, Any], *, mine: bool, permissions: Permissions = NONE) -> str | None:
+    """Says why what a recipe describes can't be made with more arguments, as far as that can be told without doing so.
+
+    Args:
+        text: the recipe, as JSON.
+        kwargs: the caller's own arguments for the env, over the recipe's.
+        mine: as `rebuild` takes it.
+        permissions: the same.
+
+    Raises:
+        UntrustedError: as `rebuild` does.
+        RecipeError: the same.
+    """
+    raw = _checked(text)
+    recipe = _opened(raw, mine=mine, permissions=permissions)
+    if raw.get("factory") is not None:
+        return usercode.unfit(recipe.factory(), ["render_mode", *kwargs])
+    if isinstance(raw.get("vector"), int):
+        return None  # Gymnasium makes it in its own way
+    spec = recipe.spec()
+    # `render_mode` is not asked about: Gymnasium makes up for a class that takes none
+    return usercode.unfit(_creator(spec), {**raw["kwargs"], **kwargs})
+
+
+def _opened(raw: dict[str, Any], *, mine: bool, permissions: Permissions) -> _Recipe:
+    if mine:  # from where they were, after all that is importable anyway
+        sys.path += [path for path in raw.get("paths", []) if path not in sys.path]
+    return _Recipe(raw, mine=mine, permissions=permissions)
+
+
 class _Recipe:
     """A recipe's parts, turned into objects as far as its reader lets it."""
 
@@ -150,6 +178,11 @@ class _Recipe:
         if not self._free:
             raise UntrustedError(_refusal(f"the factory {name!r}"))
         found: Callable[..., Any] = self.load(name)
+        why = usercode.unfit(found, ("render_mode",))
+        if why is not None:
+            raise RecipeError(
+                f"{name!r} can't make the env: expected a callable that takes render_mode=…, found {why}; {STAND_IN}"
+            )
         return found
 
     def make(self, render_mode: str | None, given: Mapping[str, Any]) -> Env:
@@ -394,12 +427,18 @@ def text_alone(modes: Sequence[str] | None) -> bool:
     return modes is not None and "ansi" in modes and "rgb_array" not in modes
 
 
-def _render_modes(spec: EnvSpec) -> list[str] | None:
+def _creator(spec: EnvSpec) -> Callable[..., Any]:
     try:
-        creator = spec.entry_point if callable(spec.entry_point) else gym.envs.registration.load_env_creator(
-            str(spec.entry_point)
-        )  # fmt: skip
+        creator: Callable[..., Any] = (
+            spec.entry_point
+            if callable(spec.entry_point)
+            else gym.envs.registration.load_env_creator(str(spec.entry_point))
+        )
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"{spec.id} can't be imported here: {error}") from error
-    found = getattr(creator, "metadata", None)
+    return creator
+
+
+def _render_modes(spec: EnvSpec) -> list[str] | None:
+    found = getattr(_creator(spec), "metadata", None)
     return list(found.get("render_modes", [])) if isinstance(found, dict) else None

@@ -25,16 +25,17 @@ from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
 from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, capped_cubic, given_of, select
 from reenact.shelf import Shelf
-from reenact.work import Job
+from reenact.work import REFUSALS, Job, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Executor
 
     from reenact.dispatch import Do, Observer
     from reenact.episode import ReplayResult
     from reenact.films import Film
     from reenact.forecast import Forecast
+    from reenact.stage import Stage
 
 RunLike = Run | str | PathLike[str]
 
@@ -357,15 +358,39 @@ def _foreseen(
     """Says what would be made, and makes nothing."""
     _warn_of_versions(wanted, set())
     shelf = Shelf(options.place)
+    prepare, told = job.prepare(), dict[str, str]()
     results = [
-        filming.there_already(film, options, shelf) or filming.planned(film, options, shelf) for film in wanted
-    ]  # fmt: skip
+        filming.there_already(film, options, shelf)
+        or _unmade(film, prepare, told)
+        or filming.planned(film, options, shelf)
+        for film in wanted
+    ]
     for result in results:
         observer.finished(result)
     left = [film for film, result in zip(wanted, results, strict=True) if result.verdict == "planned"]
     there = sum(result.reused for result in results)
     observer.foreseen(forecast.foresee(left, job, options, shelf, there=there, at_once=jobs))
     return results
+
+
+def _unmade(film: Film, prepare: Callable[[Stage], Stage], told: dict[str, str]) -> ReplayResult | None:
+    """Returns the result of a film whose envs can't be made with the arguments that they are given to draw.
+
+    Args:
+        film: the film.
+        prepare: puts these into a stage.
+        told: what was said of recipes before, "" of those that take them; grows.
+    """
+    for part in film.parts:
+        stage = prepare(part.episode.stage)
+        if stage.recipe not in told:
+            try:
+                stage.require_arguments()
+            except REFUSALS as error:
+                told[stage.recipe] = reason(error)
+        if why := told.setdefault(stage.recipe, ""):
+            return filming.refused(film, why)
+    return None
 
 
 def _made(wanted: list[Film], job: Job, observer: Observer, do: Do) -> list[ReplayResult]:

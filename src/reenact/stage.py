@@ -13,9 +13,10 @@ from reenact import drawing, headless
 from reenact.drawing import Camera
 from reenact.errors import ReenactError, ReplayError, VideoError
 from reenact.laneenv import BatchLane, LaneEnv
-from reenact.rebuild import NONE, Permissions, rebuild, text_alone
+from reenact.rebuild import NONE, Permissions, rebuild, refusal, text_alone
 from reenact.recipe import inert, read
 from reenact.signing import is_mine
+from reenact.usercode import unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +88,7 @@ class Stage:
             drawing.prepare()
         token = inert.set(True)
         try:
+            self.require_arguments()
             env = self._make(mode if render else None, kwargs)
             if render and mode == "rgb_array" and _has_text_alone(env):
                 env.close()
@@ -116,6 +118,24 @@ class Stage:
             yield env
         finally:
             _close(made)
+
+    def require_arguments(self) -> None:
+        """Refuses arguments of the camera that the env does not take, as far as that can be told without making it.
+
+        Raises:
+            VideoError: there are such.
+            RecipeError: it can't be rebuilt.
+        """
+        kwargs = {name: value for name, value in self.camera.kwargs.items() if name != "render_mode"}
+        if not kwargs:
+            return
+        if self.factory is not None:
+            why = unfit(self.factory, ["render_mode", *kwargs])
+        else:
+            mine = is_mine(self.recipe, self.signature)
+            why = refusal(self.recipe, kwargs, mine=mine, permissions=self.permissions)
+        if why is not None:
+            raise VideoError(f"the env can't be made with render_kwargs {json.dumps(kwargs)}: it is made by {why}")
 
     def _make(self, render_mode: str | None, kwargs: dict[str, Any]) -> Env:
         if self.factory is not None:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import multiprocessing
 import runpy
 import sys
@@ -23,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 from reenact.errors import SelectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _TRAINS = frozenset({"Recorder", "VectorRecorder", "recording", "reset", "step", "learn", "train", "main"})
 """Calls that make a module a program, where they are not under its guard."""
 _RUN_NAME = "__mp_main__"
+_LONG = 20
 
 loading: ContextVar[bool] = ContextVar("reenact_loading", default=False)
 """Set while code is loaded: a recorder that is made meanwhile shows that its training is not guarded."""
@@ -58,6 +60,44 @@ def load(name: str) -> Any:
     if not callable(found):
         raise SelectionError(f"{name} is a {type(found).__name__}, expected something that can be called")
     return found
+
+
+def factory(env: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the user's own way to make an env, given by name or as it is.
+
+    Raises:
+        SelectionError: there is no such code, or it can't be called as it will be.
+    """
+    found: Callable[..., Any] = load(env) if isinstance(env, str) else env
+    why = unfit(found, ("render_mode",))
+    if why is not None:
+        name = env if isinstance(env, str) else getattr(env, "__qualname__", repr(env))
+        raise SelectionError(f"{name} can't make the env: expected a callable that takes render_mode=…, found {why}")
+    return found
+
+
+def unfit(function: object, names: Iterable[str]) -> str | None:
+    """Says why something can't be called with these keywords and no more; None: it can, or only a call can tell."""
+    if not callable(function):
+        return f"a {type(function).__name__}"
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)  # a wrapper may take what it does not pass on
+    except (TypeError, ValueError):  # of C, without one
+        return None
+    try:
+        signature.bind(**dict.fromkeys(names))
+    except TypeError as error:
+        return f"{getattr(function, '__name__', type(function).__name__)}{_shown(signature)}: {error}"
+    return None
+
+
+def _shown(signature: inspect.Signature) -> str:
+    """Returns a signature without annotations and long defaults, which make lines of it."""
+    plain = [
+        one.replace(annotation=one.empty, default=one.empty if len(repr(one.default)) > _LONG else one.default)
+        for one in signature.parameters.values()
+    ]
+    return f"({', '.join(map(str, plain))})"
 
 
 def _from_here(name: str) -> Any:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from reenact.process import Process
     from reenact.rebuild import Permissions
     from reenact.recipe import EnvFactory
+    from reenact.stage import Stage
 
 
 REFUSALS = (ReenactError, gym.error.DependencyNotInstalled)
@@ -72,16 +73,24 @@ class Job:
         if not 0 <= self.tolerance < float("inf"):
             raise SelectionError(f"tolerance must be 0 or more, got {self.tolerance}")
 
+    def prepare(self) -> Callable[[Stage], Stage]:
+        """Returns what puts into a stage how its options say that envs are made.
+
+        Raises:
+            SelectionError: there is no such env, or it can't be made so.
+        """
+        factory = None if self.env is None else usercode.factory(self.env)
+        camera = self.options.look.camera if self.options is not None else Camera()
+        return lambda stage: replace(stage, factory=factory, permissions=self.permissions, camera=camera)
+
     def ladders(self, tell: Callable[[int, int], None]) -> Ladders:
         """Returns its ladders, which make their envs as its options say.
 
         Raises:
             SelectionError: there is no such env or origin.
         """
-        factory = usercode.load(self.env) if isinstance(self.env, str) else self.env
-        camera = self.options.look.camera if self.options is not None else Camera()
         return Ladders(
-            lambda stage: replace(stage, factory=factory, permissions=self.permissions, camera=camera),
+            self.prepare(),
             forced=self.origin,
             tolerance=float(self.tolerance),
             tell=tell,
