@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -146,6 +147,84 @@ def test_code_that_was_edited_is_other_code(run: Path, tmp_path: Path, how: str)
         said.append(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout.split())
         assert (decode(run / "videos" / "run-episode-0-lossless.mp4")[..., 2] == blue).all()
     assert said == [["exact", "False"], ["exact", "True"], ["exact", "False"]]
+
+
+MINE = """
+import gymnasium as gym, sys, test_shelf
+class Mine(test_shelf.Painted):
+    def __init__(self, render_mode=None):
+        super().__init__({blue}, render_mode)
+gym.register("mine/Mine-v0", {entry_point})
+if __name__ == "__main__":
+    test_shelf.record(test_shelf.Path(sys.argv[1]), 1, env=gym.make("mine/Mine-v0"))
+"""
+REPLAY = """
+import sys, reenact
+(result,) = reenact.replay(sys.argv[1], 0, lossless=True, jobs=int(sys.argv[2]))
+print(result.verdict, result.reused)
+"""
+
+
+def in_python(folder: Path, *arguments: object) -> list[str]:
+    """Runs Python with what lies in a folder importable, and returns the words that it prints."""
+    folders = (str(SOURCE), str(Path(__file__).parent), str(folder))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout.split()
+
+
+@pytest.mark.parametrize(("how", "jobs"), [("script", 1), ("module", 2), ("package", 1)])
+def test_an_env_that_was_edited_is_another_env(tmp_path: Path, how: str, jobs: int) -> None:
+    """Without any `env=`, an env of one's own is known by its code: edited, the episode is filmed anew, in any process."""
+    source = tmp_path / "code" / {"script": "train.py", "module": "my_env.py", "package": "my_envs/deep/env.py"}[how]
+    source.parent.mkdir(parents=True)
+    entry_point = {"script": "Mine", "module": "'my_env:Mine'", "package": "'my_envs:Mine'"}[how]
+    source.write_text(MINE.format(blue=60, entry_point=entry_point))
+    code, run = tmp_path / "code", tmp_path / "run"
+    if how == "script":
+        in_python(code, source, run)
+    else:
+        if how == "package":
+            (code / "my_envs" / "__init__.py").write_text("from my_envs.deep.env import Mine\n")
+        module = "my_env" if how == "module" else "my_envs"
+        record_it = f"import sys, {module}, gymnasium, test_shelf as t; t.record(t.Path(sys.argv[1]), 1, env=gymnasium.make('mine/Mine-v0'))"
+        in_python(code, "-c", record_it, run)
+    said = []
+    for blue in (60, 60, 250):
+        source.write_text(MINE.format(blue=blue, entry_point=entry_point))
+        said += in_python(tmp_path if how == "script" else code, "-c", REPLAY, run, jobs)
+        assert (decode(run / "videos" / "run-episode-0-lossless.mp4")[..., 2] == blue).all()
+    assert said == ["exact", "False", "exact", "True", "exact", "False"]
+
+
+def test_a_process_that_has_loaded_an_env_does_not_pass_it_for_the_edited_one(tmp_path: Path) -> None:
+    """A session goes on with the class that it has imported: what it films then is not taken for the new class's."""
+    source, run = tmp_path / "my_env.py", tmp_path / "run"
+    source.write_text(MINE.format(blue=60, entry_point="'my_env:Mine'"))
+    session = (
+        "import my_env, sys, gymnasium, reenact, test_shelf as t\n"
+        "run, source = t.Path(sys.argv[1]), t.Path(sys.argv[2])\n"
+        "t.record(run, 1, env=gymnasium.make('mine/Mine-v0'))\n"
+        "print(reenact.replay(run, 0, lossless=True)[0].reused)\n"
+        "source.write_text(source.read_text().replace('60', '250'))\n"
+        "print(reenact.replay(run, 0, lossless=True)[0].reused)\n"
+    )
+    video = run / "videos" / "run-episode-0-lossless.mp4"
+    assert in_python(tmp_path, "-c", session, run, source) == ["False", "False"]
+    assert (decode(video)[..., 2] == 60).all()
+    assert in_python(tmp_path, "-c", REPLAY, run, 1) == ["exact", "False"]
+    assert (decode(video)[..., 2] == 250).all()
+
+
+def test_what_is_installed_is_known_by_its_name(tmp_path: Path) -> None:
+    """An env of Gymnasium's has nothing of the user's own, and its videos' lines say so."""
+    recorder = reenact.Recorder(gym.make("CartPole-v1", max_episode_steps=3), run=tmp_path / "run")
+    recorder.reset(seed=1)
+    recorder.step(0)
+    recorder.close()
+    (result,) = reenact.replay(tmp_path / "run")
+    assert result.ok
+    assert entries(tmp_path / "run" / "videos")[0]["source"]["env"] is None
 
 
 @pytest.mark.parametrize("how", ["another file", "no file", "no line", "cut line", "forged line", "no key"])

@@ -44,7 +44,7 @@ class Options:
         folder: where the videos go, as it was said.
         place: the same for any process, wherever it works.
         look: what they show.
-        env: what the user's own way to make the env is known by; None: the recipe is followed.
+        env: what the user's own way to make the env is known by; None: the recipe is followed (see `Film.code`).
         origin: the only one that films are started from, or None.
         tolerance: how far a reward may be off.
         overwrite: whether files made from something else are replaced.
@@ -390,7 +390,7 @@ def _source(film: Film, options: Options) -> dict[str, object]:
         "frames": [[part.episode.address, part.first, part.end] for part in film.parts],
         "episodes": {part.episode.address: part.episode.digest for part in film.parts},
         "look": options.look.to_json(),
-        "env": options.env,
+        "env": options.env if options.env is not None else film.code,
         "tolerance": options.tolerance,
         **({"origin": options.origin} if options.origin else {}),
     }

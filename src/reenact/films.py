@@ -38,10 +38,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """What one video shows."""
+    """What one video shows.
+
+    Attributes:
+        name: how the video's begins.
+        parts: what is shown, in order.
+        code: what the user's own code that makes its envs is known by; None: there is none.
+    """
 
     name: str
     parts: tuple[Part, ...]
+    code: str | None = None
 
     @property
     def frames(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,39 +55,6 @@ def _in_script(name: str) -> str:
             f"{path} defines env={name} only under its guard, where no other process looks: {_WAY_OUT}"
         )
     return f"{path}:{name}"
-
-
-def content_of(env: str | EnvFactory | None, job: str) -> str | None:
-    """Returns what a user's own way to make the env is known by: equal for the same code alone.
-
-    A name, and the SHA-256 of the file that it leads to, unless that is an installed package's. What no name leads
-    back to (a lambda, a function of the running script or in another one, a bound method), or no file of Python, is
-    only this job's: the next may mean something else by it.
-
-    Args:
-        env: as it was given; None: the recipe is followed.
-        job: tells the job from any other.
-    """
-    if env is None:
-        return None
-    if not isinstance(env, str):
-        module, name = getattr(env, "__module__", None), getattr(env, "__qualname__", None)
-        if module is None or name is None or module in script.NAMES or _found(module, name) is not env:
-            return f"{name or type(env).__qualname__} of job {job}"
-        env = f"{module}:{name}"
-    source = usercode.source_of(env.rpartition(":")[0])
-    if source is None or not source.is_file():
-        return f"{env} of job {job}"
-    if usercode.is_installed(source):
-        return env
-    return f"{env} sha256:{usercode.sha256(source)}"
-
-
-def _found(module: str, name: str) -> object:
-    found: object = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
 
 
 def is_only_here(episode: Episode) -> bool:

@@ -83,14 +83,14 @@ def take(env: Env, factory: str | EnvFactory | None = None) -> tuple[dict[str, A
     _take_wrappers(env, recipe, problems)
     if factory is not None:  # the only thing that a replay follows
         problems = []
-    named = _named(recipe)
-    in_script = {name.partition(".")[0] for module, name in named if module in script.NAMES}
+    needed = named(recipe)
+    in_script = {name.partition(".")[0] for module, name in needed if module in script.NAMES}
     if in_script:
         recipe["main"] = script.describe()
         obstacle = script.obstacle(recipe["main"], in_script - {""})
         if obstacle is not None:
             problems.append(f"a part of it is defined in {obstacle}")
-    packages = {module.partition(".")[0] for module, _ in named if not module.endswith(".py")}
+    packages = {module.partition(".")[0] for module, _ in needed if not module.endswith(".py")}
     recipe["paths"] = sorted({folder for name in packages if (folder := _own_folder(name)) is not None})
     return recipe, problems
 
@@ -306,7 +306,7 @@ def _module_of(found: object) -> str:
     return "__main__" if module in script.NAMES else module
 
 
-def _named(recipe: dict[str, Any]) -> set[tuple[str, str]]:
+def named(recipe: dict[str, Any]) -> set[tuple[str, str]]:
     """Returns what a replay of the recipe will import: module and qualified name, "" for the module alone."""
     if recipe["factory"]:
         module, _, name = recipe["factory"].rpartition(":")

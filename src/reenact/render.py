@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from reenact import diagnosis, filming, films, following, forecast, handover, naming, partials, recipe, signing
+from reenact import content, diagnosis, filming, films, following, forecast, handover, naming, partials, recipe, signing
 from reenact.dispatch import Crews
 from reenact.errors import SelectionError, VideoError
 from reenact.look import Look, Looks
@@ -202,7 +202,7 @@ def replay(  # one keyword an option of the command
         folder=folder,
         place=folder.absolute(),
         look=look,
-        env=handover.content_of(env, job.id),
+        env=content.of_factory(env, job.id, here=crews.in_process),
         origin=origin,
         tolerance=job.tolerance,
         overwrite=overwrite,
@@ -211,7 +211,8 @@ def replay(  # one keyword an option of the command
     )
     job = replace(job, options=options)
     _require_writable(folder)
-    wanted = wish.films(opened, prefix) if awaited is None else []
+    known = _Known(job.id, here=crews.in_process)
+    wanted = known.films(wish.films(opened, prefix)) if awaited is None else []
     _require_short(wanted, options)
     if dry_run:
         return _foreseen(wanted, job, options, crews.jobs, watcher)
@@ -224,7 +225,7 @@ def replay(  # one keyword an option of the command
         warned: set[tuple[str, int]] = set()
         with crews.of(job, watcher) as do:
             for numbers in following.picked(opened, awaited, watcher.waiting):
-                wanted = [films.whole(opened[number], prefix, look.steps) for number in numbers]
+                wanted = known.films([films.whole(opened[number], prefix, look.steps) for number in numbers])
                 _require_short(wanted, options)
                 _warn_of_versions(wanted, warned)
                 made += _made(wanted, job, watcher, do)
@@ -323,6 +324,29 @@ def _require_writable(folder: Path) -> None:
         raise VideoError(f"cannot write videos into {folder}: {there} is no folder; choose another folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise VideoError(f"cannot write videos into {folder}: {there} may not be written; choose another folder")
+
+
+class _Known:
+    """What the user's own code that makes a job's envs is known by: as it was when the job first came upon it.
+
+    Args:
+        job: tells the job from any other.
+        here: whether this process makes the envs.
+    """
+
+    def __init__(self, job: str, *, here: bool) -> None:
+        self._job, self._here = job, here
+        self._told: dict[str, str | None] = {}  # by recipe
+
+    def films(self, wanted: Iterable[Film]) -> list[Film]:
+        """Returns the films with it."""
+        return [replace(film, code=self._of(film)) for film in wanted]
+
+    def _of(self, film: Film) -> str | None:
+        stages = {stage.recipe: stage for stage in (part.episode.stage for part in film.parts)}
+        for text in stages.keys() - self._told.keys():
+            self._told[text] = content.of_recipe(stages[text], self._job, here=self._here)
+        return "; ".join(sorted({told for text in stages if (told := self._told[text]) is not None})) or None
 
 
 def _named_after(run: Run) -> str:
