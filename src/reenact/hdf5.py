@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from reenact.errors import DamagedError
-from reenact.probe import try_all
+from reenact.tries import try_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

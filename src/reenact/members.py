@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reenact import layout
+from reenact import layout, tries
 from reenact.errors import DamagedError
 from reenact.packed import Pack, read_pack
-from reenact.probe import try_all
 from reenact.reader import SegmentReader, is_file
 from reenact.table import Table
 
@@ -87,6 +86,8 @@ class Members:
         self.foreign: dict[Path, str] = {}
         self.uuid = ""
         self.pack: Pack | None = None
+        self._tried: set[Path] = set()
+        self._voucher: str | None = None
         try:
             self.pack = read_pack(path) if path.is_file() else None
         except DamagedError as error:
@@ -96,6 +97,12 @@ class Members:
     def folder(self) -> Path:
         """The run's folder."""
         return self.path.parent if self.path.is_file() else self.path
+
+    def voucher(self) -> str | None:
+        """Returns what says to other processes that all its files have been tried here; None: not all of them."""
+        if self._voucher is None:
+            self._voucher = tries.voucher(self._tried)
+        return self._voucher
 
     def refresh(self) -> bool:
         """Sees what has been committed since; returns whether anything of it is new."""
@@ -157,7 +164,9 @@ class Members:
 
     def _add(self, places: list[tuple[Path, str]]) -> None:
         tables: list[Table] = []
-        tried = try_all(list(dict.fromkeys(path for path, _ in places if is_file(path))))
+        tried = tries.try_all(list(dict.fromkeys(path for path, _ in places if is_file(path))))
+        self._tried |= tried.keys()
+        self._voucher = None
         for path, group in places:
             try:
                 if self.path.is_dir() and layout.segment_number(path.name) is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
 
+from reenact import tries
 from reenact.acts import Acts
 from reenact.batchacts import BatchActs
 from reenact.columns import Columns
@@ -185,9 +186,9 @@ class Run(Columns):
                 return Episode(self, table, running[which], at=at, number=number, index=index)
         raise EpisodeNotFoundError(f"no episode {segment}.{index} in {self.path} as it is here: is that the same run?")
 
-    def __reduce__(self) -> tuple[Callable[..., Run], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Callable[..., Run], tuple[str, str, str | None]]:
         """Is pickled by its path: another process opens it for itself."""
-        return _reopened, (str(self.path.absolute()), self.uuid)
+        return _reopened, (str(self.path.absolute()), self.uuid, self._members.voucher())
 
     @property
     def live(self) -> list[Episode]:
@@ -308,8 +309,8 @@ _opened: dict[tuple[str, str], Run] = {}
 _OPEN_AT_ONCE = 8
 
 
-def _reopened(path: str, uuid: str) -> Run:
-    """Opens a run that another process has handed over, once.
+def _reopened(path: str, uuid: str, voucher: str | None) -> Run:
+    """Opens a run that another process has handed over, once; what that has had tried is not tried again.
 
     Raises:
         RunNotFoundError: there is none here, or another one by now.
@@ -317,6 +318,7 @@ def _reopened(path: str, uuid: str) -> Run:
     """
     run = _opened.get((path, uuid))
     if run is None:
+        tries.take(voucher)
         run = Run(path)
         if run.uuid != uuid:
             raise RunNotFoundError(f"{path} holds another run by now ({run.uuid}, not {uuid})")
