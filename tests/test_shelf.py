@@ -173,12 +173,14 @@ def in_python(folder: Path, *arguments: object) -> list[str]:
     return subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout.split()
 
 
-@pytest.mark.parametrize(("how", "jobs"), [("script", 1), ("module", 2), ("package", 1)])
+@pytest.mark.parametrize(("how", "jobs"), [("script", 1), ("module", 2), ("package", 1), ("function", 1)])
 def test_an_env_that_was_edited_is_another_env(tmp_path: Path, how: str, jobs: int) -> None:
     """Without any `env=`, an env of one's own is known by its code: edited, the episode is filmed anew, in any process."""
-    source = tmp_path / "code" / {"script": "train.py", "module": "my_env.py", "package": "my_envs/deep/env.py"}[how]
+    source = tmp_path / "code" / {"script": "train.py", "package": "my_envs/deep/env.py"}.get(how, "my_env.py")
     source.parent.mkdir(parents=True)
-    entry_point = {"script": "Mine", "module": "'my_env:Mine'", "package": "'my_envs:Mine'"}[how]
+    entry_point = {
+        "script": "Mine", "module": "'my_env:Mine'", "package": "'my_envs:Mine'", "function": "lambda **kwargs: Mine(**kwargs)"
+    }[how]  # fmt: skip
     source.write_text(MINE.format(blue=60, entry_point=entry_point))
     code, run = tmp_path / "code", tmp_path / "run"
     if how == "script":
@@ -186,7 +188,7 @@ def test_an_env_that_was_edited_is_another_env(tmp_path: Path, how: str, jobs: i
     else:
         if how == "package":
             (code / "my_envs" / "__init__.py").write_text("from my_envs.deep.env import Mine\n")
-        module = "my_env" if how == "module" else "my_envs"
+        module = "my_envs" if how == "package" else "my_env"
         record_it = f"import sys, {module}, gymnasium, test_shelf as t; t.record(t.Path(sys.argv[1]), 1, env=gymnasium.make('mine/Mine-v0'))"
         in_python(code, "-c", record_it, run)
     said = []

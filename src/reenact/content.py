@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,9 @@ from reenact.process import this_process
 from reenact.signing import is_mine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from reenact.films import Film
     from reenact.recipe import EnvFactory
     from reenact.stage import Stage
 
@@ -63,18 +65,42 @@ def of_recipe(stage: Stage, job: str, *, here: bool) -> str | None:
     try:
         named = {module for module, _ in recipe.named(raw)}
         paths, main = [str(path) for path in raw.get("paths", [])], raw.get("main")
+        mine = is_mine(stage.recipe, stage.signature)
     except (KeyError, TypeError, AttributeError, ValueError):
         return None  # it is damaged, and can't be followed either
     found = {}
-    for name in sorted(named):
+    for name in sorted(named - {""}):
         module = str(main.get("path")) if name in script.NAMES and isinstance(main, dict) else name
-        if module.endswith(".py") and not is_mine(stage.recipe, stage.signature):
+        if module.endswith(".py") and not mine:
             return f"{module} of job {job}"  # a stranger's may name any file
-        found[module] = _known(module, paths, here=here)
+        found[module] = _known(module, paths if mine else (), here=here)
     unknown = [module for module, known in found.items() if known is None]
     if unknown:
         return f"{', '.join(unknown)} of job {job}"
     return ", ".join(f"{module} {known}" for module, known in found.items() if known) or None
+
+
+class Known:
+    """What the user's own code that makes a job's envs is known by: as it was when the job first came upon it.
+
+    Args:
+        job: tells the job from any other.
+        here: whether this process makes the envs.
+    """
+
+    def __init__(self, job: str, *, here: bool) -> None:
+        self._job, self._here = job, here
+        self._told: dict[str, str | None] = {}  # by recipe
+
+    def films(self, wanted: Iterable[Film]) -> list[Film]:
+        """Returns the films with it."""
+        return [replace(film, code=self._of(film)) for film in wanted]
+
+    def _of(self, film: Film) -> str | None:
+        stages = {stage.recipe: stage for stage in (part.episode.stage for part in film.parts)}
+        for text in stages.keys() - self._told.keys():
+            self._told[text] = of_recipe(stages[text], self._job, here=self._here)
+        return "; ".join(sorted({told for text in stages if (told := self._told[text]) is not None})) or None
 
 
 def _known(module: str, paths: Sequence[str], *, here: bool) -> str | None:
@@ -92,9 +118,12 @@ def _known(module: str, paths: Sequence[str], *, here: bool) -> str | None:
     else:
         module = module.partition(".")[0]
         files, loaded = _files(module, paths), here and module in sys.modules
-    if files is None or (loaded and any(path.stat().st_ctime_ns > _began_ns() for path in files.values())):
+    try:
+        if files is None or (loaded and any(path.stat().st_ctime_ns > _began_ns() for path in files.values())):
+            return None
+        contents = [(name, usercode.sha256(path)) for name, path in sorted(files.items())]
+    except OSError:  # one has gone meanwhile, or may not be read
         return None
-    contents = [(name, usercode.sha256(path)) for name, path in sorted(files.items())]
     return f"sha256:{hashlib.sha256(json.dumps(contents).encode()).hexdigest()}" if files else ""
 
 

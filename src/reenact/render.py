@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
 import sys
 import uuid
 import warnings
@@ -16,26 +15,38 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from reenact import content, diagnosis, filming, films, following, forecast, handover, naming, partials, recipe, signing
+from reenact import (
+    content,
+    diagnosis,
+    filming,
+    films,
+    following,
+    forecast,
+    handover,
+    naming,
+    partials,
+    recipe,
+    refusals,
+    signing,
+)
 from reenact.dispatch import Crews
-from reenact.errors import SelectionError, VideoError
+from reenact.errors import SelectionError
 from reenact.look import Look, Looks
 from reenact.look import of as look_of
 from reenact.rebuild import Permissions
 from reenact.run import Run, open_run
 from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, capped_cubic, given_of, select
 from reenact.shelf import Shelf
-from reenact.work import REFUSALS, Job, reason
+from reenact.work import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from concurrent.futures import Executor
 
     from reenact.dispatch import Do, Observer
     from reenact.episode import ReplayResult
     from reenact.films import Film
     from reenact.forecast import Forecast
-    from reenact.stage import Stage
 
 RunLike = Run | str | PathLike[str]
 
@@ -196,7 +207,7 @@ def replay(  # one keyword an option of the command
     crews = Crews(jobs, executor)
     job = _job(env, crews, origin, tolerance, Permissions(trust=trust, imports=tuple(imports)))
     opened = following.opened(run, watcher.waiting) if follow else _opened(run)
-    prefix = name_prefix if name_prefix is not None else _named_after(opened)
+    prefix = name_prefix if name_prefix is not None else refusals.name_of(opened)
     folder = Path(video_folder) if video_folder is not None else opened.folder / "videos"
     options = filming.Options(
         folder=folder,
@@ -210,10 +221,10 @@ def replay(  # one keyword an option of the command
         job=job.id,
     )
     job = replace(job, options=options)
-    _require_writable(folder)
-    known = _Known(job.id, here=crews.in_process)
+    refusals.require_writable(folder)
+    known = content.Known(job.id, here=crews.in_process)
     wanted = known.films(wish.films(opened, prefix)) if awaited is None else []
-    _require_short(wanted, options)
+    refusals.require_short(wanted, options)
     if dry_run:
         return _foreseen(wanted, job, options, crews.jobs, watcher)
     _warn_of_key()
@@ -226,7 +237,7 @@ def replay(  # one keyword an option of the command
         with crews.of(job, watcher) as do:
             for numbers in following.picked(opened, awaited, watcher.waiting):
                 wanted = known.films([films.whole(opened[number], prefix, look.steps) for number in numbers])
-                _require_short(wanted, options)
+                refusals.require_short(wanted, options)
                 _warn_of_versions(wanted, warned)
                 made += _made(wanted, job, watcher, do)
     finally:
@@ -311,71 +322,6 @@ def _done(wanted: list[Film], job: Job, crews: Crews, observer: Observer) -> lis
         return _made(wanted, job, observer, do)
 
 
-def _require_writable(folder: Path) -> None:
-    """Refuses a folder that no video can be put into, before any work, and makes nothing.
-
-    Raises:
-        VideoError: it is no folder, or may not be written.
-    """
-    there = folder.absolute()
-    while not os.path.lexists(there):
-        there = there.parent
-    if not there.is_dir():
-        raise VideoError(f"cannot write videos into {folder}: {there} is no folder; choose another folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise VideoError(f"cannot write videos into {folder}: {there} may not be written; choose another folder")
-
-
-class _Known:
-    """What the user's own code that makes a job's envs is known by: as it was when the job first came upon it.
-
-    Args:
-        job: tells the job from any other.
-        here: whether this process makes the envs.
-    """
-
-    def __init__(self, job: str, *, here: bool) -> None:
-        self._job, self._here = job, here
-        self._told: dict[str, str | None] = {}  # by recipe
-
-    def films(self, wanted: Iterable[Film]) -> list[Film]:
-        """Returns the films with it."""
-        return [replace(film, code=self._of(film)) for film in wanted]
-
-    def _of(self, film: Film) -> str | None:
-        stages = {stage.recipe: stage for stage in (part.episode.stage for part in film.parts)}
-        for text in stages.keys() - self._told.keys():
-            self._told[text] = content.of_recipe(stages[text], self._job, here=self._here)
-        return "; ".join(sorted({told for text in stages if (told := self._told[text]) is not None})) or None
-
-
-def _named_after(run: Run) -> str:
-    """Returns the run's name, as the beginning of its videos'; a packed file may say anything of itself.
-
-    Raises:
-        VideoError: it is no plain name.
-    """
-    why = naming.why_not_plain(run.name)
-    if why is not None:
-        raise VideoError(f"videos can't be called after the run {run.name!r}: {why}; give a name_prefix")
-    return run.name
-
-
-def _require_short(wanted: Iterable[Film], options: filming.Options) -> None:
-    """Refuses names of videos that no file can have, before any work.
-
-    Raises:
-        VideoError: one is too long, if not plain then as that of a diverged replay.
-    """
-    for film in wanted:
-        name = filming.path_of(film, options, diverged=True).name
-        if (length := len(os.fsencode(name))) > naming.MOST_BYTES:
-            raise VideoError(
-                f"a video's name may have {naming.MOST_BYTES} bytes, {name[:20]}…{name[-40:]} has {length}: "
-                "give a shorter name_prefix"
-            )
-
-
 def _foreseen(
     wanted: list[Film], job: Job, options: filming.Options, jobs: int, observer: Observer
 ) -> list[ReplayResult]:
@@ -385,7 +331,7 @@ def _foreseen(
     prepare, told = job.prepare(), dict[str, str]()
     results = [
         filming.there_already(film, options, shelf)
-        or _unmade(film, prepare, told)
+        or refusals.unmade(film, prepare, told)
         or filming.planned(film, options, shelf)
         for film in wanted
     ]
@@ -395,26 +341,6 @@ def _foreseen(
     there = sum(result.reused for result in results)
     observer.foreseen(forecast.foresee(left, job, options, shelf, there=there, at_once=jobs))
     return results
-
-
-def _unmade(film: Film, prepare: Callable[[Stage], Stage], told: dict[str, str]) -> ReplayResult | None:
-    """Returns the result of a film whose envs can't be made with the arguments that they are given to draw.
-
-    Args:
-        film: the film.
-        prepare: puts these into a stage.
-        told: what was said of recipes before, "" of those that take them; grows.
-    """
-    for part in film.parts:
-        stage = prepare(part.episode.stage)
-        if stage.recipe not in told:
-            try:
-                stage.require_arguments()
-            except REFUSALS as error:
-                told[stage.recipe] = reason(error)
-        if why := told.setdefault(stage.recipe, ""):
-            return filming.refused(film, why)
-    return None
 
 
 def _made(wanted: list[Film], job: Job, observer: Observer, do: Do) -> list[ReplayResult]:
