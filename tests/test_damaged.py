@@ -269,6 +269,39 @@ def test_a_probe_begun_early_tries_the_first_file(segment: Path, monkeypatch: py
     probe._end()  # noqa: SLF001
 
 
+def test_a_probe_is_begun_once_and_not_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens run after run has one child that waits, and a fresh one in its place once it is about to end."""
+    monkeypatch.setattr(probe, "_idle", [])
+    probe.begin()
+    probe.begin()
+    (begun,) = probe._idle  # noqa: SLF001  # which child it is
+    monkeypatch.setattr(probe, "_IDLE_S", 0.0)
+    probe.begin()
+    (other,) = probe._idle  # noqa: SLF001
+    assert other is not begun
+    assert not begun.usable
+    probe._end()  # noqa: SLF001
+
+
+_EARLY = """
+import sys
+import reenact
+from reenact import probe
+found = []
+probe.begin, begin = lambda: (found.append(sorted({"h5py", "numpy", "reenact.run"} & set(sys.modules))), begin()), probe.begin
+run = reenact.open_run(sys.argv[1])
+print(found, len(run))
+"""
+
+
+def test_the_probe_starts_before_the_rooms_that_read_are_imported(segment: Path) -> None:
+    """The child's start and this process's imports take as long as each other, and go on at the same time."""
+    done = subprocess.run([sys.executable, "-c", _EARLY, segment], capture_output=True, text=True, check=True)
+    found, episodes = done.stdout.rsplit(maxsplit=1)
+    assert found == "[[]]"
+    assert int(episodes) > 0
+
+
 def test_a_probe_begun_early_where_none_can_be(segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What keeps it from being started is told when the first file is opened, in one line."""
     monkeypatch.setattr(probe, "_idle", [])

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     )
     from reenact.logged import Episode
     from reenact.members import Segment
+    from reenact.opening import open_run
     from reenact.packing import PackResult, pack
     from reenact.placing import recording
     from reenact.recorder import Recorder
     from reenact.render import replay, verify
     from reenact.repairing import RepairResult, SegmentReport, repair
-    from reenact.run import Run, open_run
+    from reenact.run import Run
     from reenact.vector import VectorRecorder
 
 _HOMES = {
@@ -71,7 +72,7 @@ _HOMES = {
     "Episode": "logged",
     "Run": "run",
     "Segment": "members",
-    "open_run": "run",
+    "open_run": "opening",
 }
 
 __all__ = [  # noqa: RUF022  # what a user meets first comes first

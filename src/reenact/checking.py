@@ -23,7 +23,7 @@ import gymnasium as gym
 from reenact import headless, jsontags, rebuild, render, usercode, video
 from reenact.errors import RecipeError, ReenactError, SelectionError
 from reenact.recorder import Recorder
-from reenact.run import open_run
+from reenact.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -285,7 +285,7 @@ def _episodes(env: gym.Env[Any, Any], seeds: list[int | None], most_steps: int) 
 
 
 def _replay(task: _Task) -> dict[str, Any]:
-    found, run = [], open_run(task.folder)
+    found, run = [], Run(task.folder)
     for rung in (*RUNGS, None):
         for rendered in (False,) if task.undrawn else (False, True):
             with warnings.catch_warnings():

@@ -61,6 +61,7 @@ def replay(
 
     Without any choice, those that RecordVideo films: 0, 1, 8, 27, … 1000, 2000, …
     """
+    _begin_to_open()
     from reenact import headless, render, workers
 
     headless.choose()
@@ -79,6 +80,7 @@ def replay(
 @reexecuting
 def verify(run: Path | None, as_json: bool, jobs: int | None, **options: Any) -> int:  # click's
     """Re-execute and compare episodes of RUN without making videos; all of them unless told."""
+    _begin_to_open()
     from reenact import headless, render, workers
 
     headless.choose()
@@ -112,9 +114,7 @@ def ls(folder: Path, as_json: bool) -> int:  # click's
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
 def show(run: Path | None, tail: int | None, as_json: bool, as_csv: bool, **options: Any) -> int:  # click's
     """Show the episodes of RUN (the newest under runs/) as a table."""
-    from reenact import probe
-
-    probe.begin()
+    _begin_to_open()
     from reenact import listing
 
     if as_json and as_csv:
@@ -167,6 +167,7 @@ def pack(run: Path | None, as_json: bool, **options: Any) -> int:  # click's
 
     With chosen episodes, these are re-executed to find what they start from, and only that is packed with them.
     """
+    _begin_to_open()
     from reenact import headless, packing
 
     headless.choose()
@@ -234,9 +235,16 @@ def replay_main() -> None:
     guarded(lambda: replay.main(prog_name="replay", standalone_mode=False))
 
 
+def _begin_to_open() -> None:
+    """Has what tries files first get ready, while the rooms that a command needs are imported."""
+    from reenact import probe
+
+    probe.begin()
+
+
 def _run(path: Path | None) -> Run:
     from reenact.finding import find_runs
-    from reenact.run import open_run
+    from reenact.opening import open_run
 
     if path is not None:
         return open_run(path)

@@ -10,7 +10,7 @@ from reenact import folder
 from reenact.episode import ReplayResult
 from reenact.errors import RunNotFoundError
 from reenact.finding import find_runs
-from reenact.run import Run, open_run
+from reenact.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def opened(run: Run | str | PathLike[str], waiting: Callable[[str], None]) -> Ru
     told = False
     while True:
         try:
-            return open_run(run)
+            return Run(run)
         except RunNotFoundError as error:
             if find_runs(Path(run)):
                 raise

@@ -13,7 +13,7 @@ from reenact.errors import DamagedError
 from reenact.finding import last_written
 from reenact.packed import read_pack
 from reenact.reader import is_file
-from reenact.run import Run, open_run
+from reenact.run import Run
 from reenact.selection import Episodes, Picks, Trigger, callable_trigger, select
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def runs(folder: Path) -> list[dict[str, object]]:
         files = [path] if path.is_file() else path.glob("*.h5")
         size = round(sum(file.lstat().st_size for file in files) / 1e6, 3)
         try:
-            run = open_run(path)
+            run = Run(path)
         except DamagedError as error:
             row = dict.fromkeys(("env", "episodes", "steps", "mean return"))
             found.append({"run": str(path), **row, "MB": size, "state": f"unreadable: {error}"})

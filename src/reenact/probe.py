@@ -1,6 +1,6 @@
 """A child process that tries files before this process opens them: where HDF5 hangs or crashes, it does so there.
 
-The child stays for the next files, since starting one takes a quarter of a second and a file milliseconds; it ends
+The child stays for the next files, since starting one takes a tenth of a second and a file milliseconds; it ends
 when it is idle, or this process ends.
 """
 
@@ -26,13 +26,17 @@ START_S, PROBE_S = 60.0, 20.0
 """How long a child may take to start, and then to open each file."""
 _IDLE_S = 15.0
 """How long one that is idle is taken for more files: it ends itself after twice that; no file must be blamed."""
+_ENVIRON = {"OPENBLAS_NUM_THREADS": "1"}
+"""Nothing is computed there: NumPy's threads, one a core, would cost a quarter of the start."""
 _LANES = 4
 """How many children try files at once, after one has hung: each such file costs its child all of `PROBE_S`."""
 
 _PROBE = """
-import json, sys
+import gc, json, sys
 sys.path[:0] = json.loads(sys.stdin.readline())
+gc.disable()  # an import leaves next to no garbage
 import h5py, signal
+gc.enable()
 try:  # where damaged sizes claim any amount of memory, no more than this
     import resource
     with open("/proc/self/statm") as usage:
@@ -88,6 +92,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=os.environ | _ENVIRON,
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -154,9 +159,9 @@ _idle: list[_Child] = []
 
 
 def begin() -> None:
-    """Starts a child for files that will be opened soon: it gets ready while this process imports what it needs."""
+    """Has a child ready for files that will be opened soon: it starts while this process imports what it needs."""
     with contextlib.suppress(OSError):  # told of when the first file is tried
-        _idle.append(_Child())
+        _idle.append(_take())
 
 
 def try_all(paths: Sequence[Path]) -> dict[Path, str]:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_SLICE = 16384
+_SLICE = 4096
+"""Rows read together: few enough that they stay in the caches of a processor while they are checked and copied."""
 Array = np.ndarray[Any, Any]
 
 

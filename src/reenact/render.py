@@ -34,7 +34,7 @@ from reenact.errors import SelectionError
 from reenact.look import Look, Looks
 from reenact.look import of as look_of
 from reenact.rebuild import Permissions
-from reenact.run import Run, open_run
+from reenact.run import Run
 from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, capped_cubic, given_of, select
 from reenact.shelf import Shelf
 from reenact.work import Job
@@ -391,4 +391,4 @@ def _warn_of_key() -> None:
 
 
 def _opened(run: RunLike) -> Run:
-    return run if isinstance(run, Run) else open_run(run)
+    return run if isinstance(run, Run) else Run(run)

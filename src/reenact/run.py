@@ -294,16 +294,6 @@ class Run(Columns):
         return f"<Run {self.path}: {len(self)} episodes in {segments} segment{'s' * (segments != 1)}>"
 
 
-def open_run(path: str | PathLike[str]) -> Run:
-    """Opens a run's folder, one segment, or a packed file, for reading; works while it is being written.
-
-    Raises:
-        RunNotFoundError: there is none.
-        DamagedError: nothing of it can be read.
-    """
-    return Run(path)
-
-
 _opened: dict[tuple[str, str], Run] = {}
 """Runs that this process has been handed, by path and identity."""
 _OPEN_AT_ONCE = 8
