@@ -14,17 +14,15 @@ import numpy as np
 from reenact import layout
 from reenact.acts import Act, Acts, options_of
 from reenact.episode import BatchReset, Move
-from reenact.errors import DamagedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reenact.batchsteps import BatchSteps
     from reenact.reader import SegmentReader
 
 Array = np.ndarray[Any, Any]
 _SLICE = 16384
-_STEPS = 256
-"""Vector steps read together, or as many as one episode has."""
 
 
 class _Begin(NamedTuple):
@@ -35,10 +33,17 @@ class _Begin(NamedTuple):
 
 
 class BatchActs(Acts):
-    """The resets of one lane, each with the moves of the whole batch until the next."""
+    """The resets of one lane, each with the moves of the whole batch until the next.
 
-    def __init__(self, reader: SegmentReader, lane: int) -> None:
+    Args:
+        reader: of the segment.
+        lane: which.
+        steps: of the segment, for all lanes.
+    """
+
+    def __init__(self, reader: SegmentReader, lane: int, steps: BatchSteps) -> None:
         super().__init__(reader, lane)
+        self._steps = steps
         self._resets: list[tuple[int, int, BatchReset]] = []  # vector step, number, partial reset
         self._resets_seen = 0
         self._all: list[int] = []  # rows of the lane that a reset of all lanes began
@@ -140,7 +145,7 @@ class BatchActs(Acts):
         found: list[Move] = []
         # no lane before it has begun more than one kind of actions in the same step
         kind = max(0, int(row["kind"]) - self.apart)
-        actions = self._actions(begin.step, end.step, kind, space)
+        actions = self._steps.actions(begin.step, end.step, kind, space)
         for step, action in enumerate(actions, begin.step):
             since = begin.reset if step == begin.step else -1
             before = tuple(reset for at, number, reset in resets if at == step and number > since)
@@ -150,30 +155,3 @@ class BatchActs(Acts):
         if last:
             found.append(Move(None, last))
         return found
-
-    def _actions(self, first: int, end: int, kind: int, space: Any) -> list[Any]:
-        """Reads the actions of vector steps [first, end), each of the whole batch."""
-        found: list[Any] = []
-        for start in range(first, end, _STEPS):
-            stop = min(start + _STEPS, end)
-            begin, count = start * self.apart, (stop - start) * self.apart
-            names = self.reader.action_columns.names
-            columns = [np.ascontiguousarray(self.reader.read(f"steps/{name}", begin, count)) for name in names]
-            lanes = self.reader.action_columns.restore(kind, begin, columns, space)
-            found += [_batched(lanes[at : at + self.apart]) for at in range(0, len(lanes), self.apart)]
-        return found
-
-
-def _batched(actions: list[Any]) -> Any:
-    """Puts the lanes' actions together again, as an agent gives them."""
-    first = actions[0]
-    if isinstance(first, dict):
-        return {key: _batched([action[key] for action in actions]) for key in first}
-    if isinstance(first, tuple):
-        return tuple(_batched(list(part)) for part in zip(*actions, strict=True))
-    if not isinstance(first, np.ndarray | np.generic):
-        return actions
-    try:
-        return np.stack(actions)
-    except (ValueError, TypeError) as error:
-        raise DamagedError(f"the lanes' actions are of no one shape: {error}") from error

@@ -13,6 +13,7 @@ import numpy as np
 from reenact import tries
 from reenact.acts import Acts
 from reenact.batchacts import BatchActs
+from reenact.batchsteps import BatchSteps
 from reenact.columns import Columns
 from reenact.errors import DamagedError, EpisodeNotFoundError, RunNotFoundError, SelectionError
 from reenact.finding import is_there, nearby
@@ -51,6 +52,7 @@ class Run(Columns):
         self._lineages: dict[tuple[int, int], Lineage] = {}
         self._grown: dict[tuple[int, int], Lineage] = {}
         self._acts: dict[tuple[int, int], Acts] = {}
+        self._batches: dict[int, BatchSteps] = {}
         self._numbering = Numbering(())
         self.refresh()
         if not self._members.tables:
@@ -257,7 +259,11 @@ class Run(Columns):
         if (segment, lane) not in self._acts:
             reader = self._members.tables[segment].reader
             as_one = lane >= 0 and isinstance(read(str(reader.attributes["recipe"])).get("vector"), int)
-            self._acts[segment, lane] = BatchActs(reader, lane) if as_one else Acts(reader, lane)
+            if as_one:
+                steps = self._batches.setdefault(segment, BatchSteps(reader))
+                self._acts[segment, lane] = BatchActs(reader, lane, steps)
+            else:
+                self._acts[segment, lane] = Acts(reader, lane)
         return self._acts[segment, lane]
 
     def _successions(self) -> list[list[int]]:

@@ -107,12 +107,18 @@ class Slots:
             lane: -1: a single env's.
             end: the row of steps at which that last one's end.
         """
+        for row, has_come in self.all_following():
+            if lane in (-1, int(row["lane"])) and int(row["first_step"]) >= end:
+                return row, has_come
+        return None
+
+    def all_following(self) -> list[tuple[np.void, bool]]:
+        """Reads what is said of all lanes' resets, as `following` does: what was written last comes first."""
+        found = []
         for slot in sorted(self._sound(layout.OPEN), key=lambda slot: -int(slot["sequence"])):
             rows, used = np.atleast_1d(slot["row"]), np.atleast_1d(slot["used"])
-            for at in np.flatnonzero(self._header.sound(rows)):
-                if lane in (-1, int(rows[at]["lane"])) and int(rows[at]["first_step"]) >= end:
-                    return rows[at], bool(used[at])
-        return None
+            found += [(rows[at], bool(used[at])) for at in np.flatnonzero(self._header.sound(rows))]
+        return found
 
     def lost_open(self, *, alive: bool) -> bool:
         """Whether what was said of the episode that runs, or ran, is damaged; each commit says something.

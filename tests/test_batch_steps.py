@@ -1,0 +1,110 @@
+"""What a vector env did as one is given out with the checksums of all lanes compared, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pytest
+
+import reenact
+from reenact import VectorRecorder
+from vector_envs import ALL_MODES, DISABLED, TERMINATE, TRUNCATE, WIDTH, AutoresetMode, make
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ACTIONS = {2: {0: TERMINATE}, 3: {1: TRUNCATE}, 6: {2: TERMINATE}, 8: {0: TERMINATE, 1: TERMINATE}, 10: {2: TRUNCATE}}
+STEPS = 13
+
+
+def record(folder: Path, mode: AutoresetMode) -> VectorRecorder:
+    """Trains; lanes that are not reset by themselves rest for two steps; all that was done is committed."""
+    envs = VectorRecorder(make("batch", mode), folder)
+    envs.reset(seed=3)
+    over: dict[int, int] = {}
+    for step in range(STEPS):
+        ends = ACTIONS.get(step, {})
+        envs.step(np.array([ends.get(lane, 0) for lane in range(WIDTH)]))
+        over |= dict.fromkeys(ends, step)
+        rested = [lane for lane, end in over.items() if end == step - 2]
+        if mode is DISABLED and rested:
+            envs.reset(options={"reset_mask": np.isin(np.arange(WIDTH), rested)})
+        if step % 5 == 4:
+            envs.flush()
+    envs.flush()
+    return envs
+
+
+def poke(path: Path, row: int) -> None:
+    """Alters an action where it lies in the file: to another that the env would take."""
+    with h5py.File(path, "r", swmr=True, locking=False) as file:
+        column = file["steps/action/value"]
+        offset = column.id.get_chunk_info(0).byte_offset + row * column.dtype.itemsize
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 2
+    path.write_bytes(data)
+
+
+def moves(run: Path) -> tuple[dict[str, tuple[int, int]], dict[str, Any], dict[int, Any]]:
+    """What is given out: from where to where each episode goes, its moves, and each lane's acts; None: a DamagedError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = reenact.open_run(run)
+    spans: dict[str, tuple[int, int]] = {}
+    data: dict[str, str | None] = {}
+    acts: dict[int, list[str] | None] = {}
+    reader = opened.tables[0].reader
+    rows = {f"0.{row['index']}": row for row in reader.rows(0, reader.rows_seen)}
+    rows |= {episode.address: row for episode, row in zip(opened.live, opened.tables[0].live, strict=True)}
+    for episode in [*opened, *opened.live]:
+        begin = int(rows[episode.address]["first_step"]) // WIDTH
+        spans[episode.address] = (begin, begin + int(rows[episode.address]["n_actions"]))
+        try:
+            data[episode.address] = repr(episode.data().actions)
+        except reenact.DamagedError:
+            data[episode.address] = None
+    for lane in range(WIDTH):
+        lineage = opened.lineage(0, lane)
+        try:
+            acts[lane] = [repr(act) for act in lineage.acts(0, lineage.resets)]
+        except reenact.DamagedError:
+            acts[lane] = None
+    reader.close()
+    return spans, data, acts
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("mode", ALL_MODES)
+def test_an_altered_action_of_any_lane_is_not_given_out(mode: AutoresetMode, closed: bool, tmp_path: Path) -> None:
+    """Of each row of the actions: every episode during which it was done is refused, what is given out is as it was."""
+    envs = record(tmp_path / "run", mode)
+    if closed:
+        envs.close()
+    else:
+        shutil.copytree(tmp_path / "run", tmp_path / "live")
+    sound = tmp_path / ("run" if closed else "live")
+    spans, truth, acts = moves(sound)
+    assert None not in truth.values()
+    assert None not in acts.values()
+    assert len({lane for lane in acts if acts[lane]}) == WIDTH
+    unharmed = 0
+    for row in range(STEPS * WIDTH):
+        altered = tmp_path / f"altered-{row}"
+        shutil.copytree(sound, altered)
+        poke(altered / "segment-00000.h5", row)
+        _, found, found_acts = moves(altered)
+        for address, (begin, end) in spans.items():
+            # another lane's episode may reach into it, and be damaged outside
+            allowed = [None] if begin <= row // WIDTH < end else [None, truth[address]]
+            assert found[address] in allowed, (row, address)
+        unharmed += sum(one is not None for one in found.values())
+        assert all(found_acts[lane] in (None, acts[lane]) for lane in acts), row
+        assert None in [*found.values(), *found_acts.values()], row
+        shutil.rmtree(altered)
+    assert unharmed > STEPS * WIDTH
+    if not closed:
+        envs.close()
