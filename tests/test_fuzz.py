@@ -15,7 +15,7 @@ import fuzz_reader  # type: ignore[import-not-found]
 import fuzz_segments  # type: ignore[import-not-found]
 from fuzz_seeds import recorded  # type: ignore[import-not-found]
 
-CASES = ("cart", "dict-killed", "odd", "two")
+CASES = ("cart", "dict-killed", "odd", "two", "batch")
 
 
 def test_a_slice_of_the_fuzzing(tmp_path: Path) -> None:

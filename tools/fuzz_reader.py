@@ -36,9 +36,10 @@ from reenact.cli import main as command
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 importlib.import_module("odd_envs")  # registers its envs
+importlib.import_module("vector_envs").register()
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 GOOD = ("fine", "partial", "refused", "differs")
 BAD = ("WRONG", "TRACEBACK", "CRASH", "HANG", "MEMORY")
@@ -75,14 +76,15 @@ def _content(run: reenact.Run) -> Json:
         episodes[address] = {f"[{name}]": repr(column[number]) for name, column in arrays.items()}
         episodes[address] |= _episode(partial(run.__getitem__, number))
     segments = run.segments
+    instances = list(_instances(run))
     return {
         "numbers": numbers,
         "episodes": episodes,
-        "live": {one.address: _episode(partial(_same, one)) for one in run.live},
+        "live": {f"{one.address} {one.lane}": _episode(partial(_same, one)) for one in run.live},
         "segments": {str(one.number): {name: str(getattr(one, name)) for name in SEGMENT} for one in segments},
-        "done": {str(one.number): _told(partial(_done, run, one.number)) for one in segments},
-        "acts": {str(one.number): _told(partial(_acts, run, one.number)) for one in segments},
-        "states": {str(one.number): _told(partial(_states, run, one.number)) for one in segments},
+        "done": {name: _told(partial(_done, run, segment)) for name, segment, lane in instances if lane < 0},
+        "acts": {name: _told(partial(_acts, run, segment, lane)) for name, segment, lane in instances},
+        "states": {name: _told(partial(_states, run, segment, lane)) for name, segment, lane in instances},
         "uuid": run.uuid,
     }
 
@@ -108,7 +110,7 @@ def _told(read: Callable[[], Any]) -> Any:
 
 
 FIELDS = (
-    "address", "length", "return_", "elapsed", "end_time", "ended", "seed", "options", "error", "label", "info",
+    "address", "lane", "length", "return_", "elapsed", "end_time", "ended", "seed", "options", "error", "label", "info",
     "actions", "rewards", "durations", "origins",
 )  # fmt: skip
 
@@ -129,13 +131,21 @@ def _done(run: Any, segment: int) -> list[str]:
     return [f"{one.address} {one.ended} {one.seed} {one.length} {trail}" for one, trail in run.timeline(segment)]
 
 
-def _acts(run: Any, segment: int) -> list[str]:
-    lineage = run.lineage(segment)
+def _instances(run: Any) -> Iterator[tuple[str, int, int]]:
+    """Yields what has a history of its own: each segment, of a vector env each lane of it (-1: it has none)."""
+    for table in run.tables:
+        header = table.reader.header
+        for lane in range(header.width) if header.autoreset else (-1,):
+            yield f"{table.number} lane {lane}" if lane >= 0 else str(table.number), table.number, lane
+
+
+def _acts(run: Any, segment: int, lane: int) -> list[str]:
+    lineage = run.lineage(segment, lane)
     return [repr(act._replace(states=[])) for act in lineage.acts(0, lineage.resets)]
 
 
-def _states(run: Any, segment: int) -> list[list[str]]:
-    lineage = run.lineage(segment)
+def _states(run: Any, segment: int, lane: int) -> list[list[str]]:
+    lineage = run.lineage(segment, lane)
     return [[repr(state) for state in act.states] for act in lineage.acts(0, lineage.resets)]
 
 
@@ -241,7 +251,7 @@ class _Held:
     def _fields(self, address: str, known: Json, fields: Json) -> None:
         if known == fields:
             return
-        if known["ended"] == "'interrupted'" and _earlier(known, fields):
+        if known["ended"] == "'interrupted'" and any(_earlier(one, fields) for one in self._likely(known, fields)):
             # killed: the slot before the damaged one stands, as it does when a kill tears one
             self.less = True
             self.earlier.add(address)
@@ -252,6 +262,13 @@ class _Held:
                 self.less = True
             elif value != known.get(name):
                 self.wrong.append(f"{address} {name}: {_short(value)} instead of {_short(known.get(name))}")
+
+    def _likely(self, known: Json, fields: Json) -> Iterator[Json]:
+        """Yields which unfinished episodes it may be: the slot before may have had fewer lanes' before it."""
+        yield known
+        for one in self.truth["episodes"].values() if self.said else ():
+            if one["ended"] == "'interrupted'" and one["lane"] == fields["lane"]:
+                yield {**one, "address": fields["address"]}
 
     def numbers(self) -> None:
         """Numbers move only where something is left out and said to be; their order never changes."""

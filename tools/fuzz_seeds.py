@@ -1,4 +1,4 @@
-"""The runs that tools/fuzz_segments.py damages: closed, killed, alive, widened, of two segments.
+"""The runs that tools/fuzz_segments.py damages: closed, killed, alive, widened, of two segments, of vector envs.
 
 python tools/fuzz_seeds.py CASE FOLDER       records one, in this process
 """
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -25,14 +26,19 @@ from make_golden import Counter
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 odd_envs = importlib.import_module("odd_envs")
+vector_envs = importlib.import_module("vector_envs")
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CASES = (
     "cart", "cart-killed", "cart-live", "taxi", "dict", "dict-killed", "odd", "odd-killed", "widened", "long",
-    "two", "two-killed",
+    "two", "two-killed", "sync", "sync-killed", "sync-live", "same", "same-killed", "batch", "batch-killed",
+    "batch-live", "rest", "rest-killed", "rest-live",
 )  # fmt: skip
+VECTORS = {"sync": ("sync", "NextStep"), "same": ("sync", "SameStep"), "batch": ("batch", "NextStep"),
+           "rest": ("batch", "Disabled")}  # fmt: skip
+"""Of a vector env: whether its lanes are single envs or a batch, and how they are reset."""
 
 
 def record(case: str, folder: Path, ready: int) -> None:
@@ -49,8 +55,7 @@ def record(case: str, folder: Path, ready: int) -> None:
     if end:
         for recorder in recorders:
             recorder.flush()
-            last = {"force": [0, 1], "move": 1, "word": ""} if name == "dict" else 1
-            recorder.step(last)
+            recorder.step(_LAST.get(name, 1))
             recorder.flush()
         if end == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -170,7 +175,38 @@ def _record_two(folder: Path) -> list[Any]:
     return recorders
 
 
-_RECORD = {
+def _record_vector(name: str, folder: Path) -> list[Any]:
+    """Trains: episodes of several lengths, resets of all and of some, one before a step, steps of lanes that rest."""
+    kind, mode = VECTORS[name]
+    mode = vector_envs.AutoresetMode(mode)
+    recorder = reenact.VectorRecorder(vector_envs.make(kind, mode), folder, fingerprint_every=4)
+    random = np.random.default_rng(5)
+    recorder.reset(seed=7)
+    over = np.zeros(vector_envs.WIDTH, bool)
+    for step in range(30):
+        if step in (12, 20):
+            recorder.reset(options={"more": step})
+        if step == 20:  # noqa: PLR2004  # another one at once: the first one's episodes have no step
+            recorder.reset(seed=9)
+        if over.any() and step % 3 == 0:
+            recorder.reset(options={"reset_mask": over})
+            over = np.zeros(vector_envs.WIDTH, bool)
+        *_, terminations, truncations, _ = recorder.step(random.choice([0, 0, 0, 0, 1, 2], vector_envs.WIDTH))
+        if mode is vector_envs.DISABLED:
+            over |= terminations | truncations
+        if step % 11 == 7:  # noqa: PLR2004  # now and then
+            recorder.flush()
+    for _ in range(2 if name == "batch" else 0):  # both slots know the same episodes: a live reader waits for neither
+        recorder.step(np.zeros(vector_envs.WIDTH, int))
+    return [recorder]
+
+
+_LAST = {
+    "dict": {"force": [0, 1], "move": 1, "word": ""},
+    **{name: np.zeros(vector_envs.WIDTH, int) for name in VECTORS},
+}
+_RECORD: dict[str, Callable[[Path], list[Any]]] = {
+    **{name: partial(_record_vector, name) for name in VECTORS},
     "cart": _record_cart, "taxi": _record_taxi, "dict": _record_dict, "odd": _record_odd, "long": _record_long,
     "widened": _record_widened, "two": _record_two,
 }  # fmt: skip

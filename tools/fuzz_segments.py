@@ -4,9 +4,9 @@
     python tools/fuzz_segments.py --count 150 --seed 7 --jobs 1
     python tools/fuzz_segments.py --only truncated,page --keep /tmp/kept
 
-Runs are recorded first: closed, killed by SIGKILL in the middle of an episode, alive, widened, of two segments. Each
-mutant is a copy of one with one kind of damage. A child, forked from a process that has reenact loaded, then does what
-users do with it: opens it, reads all arrays, episodes, timelines and lineages, lists it, shows it and verifies it.
+Runs are recorded first: closed, killed by SIGKILL in the middle of an episode, alive, widened, of two segments, of
+vector envs whose lanes are single envs or a batch. Each mutant is a copy of one with one kind of damage. A child,
+forked from a process that has reenact loaded, then does what users do with it: opens it, reads all arrays, episodes, timelines and lineages, lists it, shows it and verifies it.
 What the undamaged run gives out, by the episodes' addresses, is the truth. Verdicts:
 
     fine        all of it is as it was

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from reenact import layout
-from reenact.acts import Act, Acts, options_of
+from reenact.acts import Act, Acts, options_of, steps_end
 from reenact.episode import BatchReset, Move
 
 if TYPE_CHECKING:
@@ -130,10 +130,12 @@ class BatchActs(Acts):
         return _Begin(begin.step + count, -1) if count else begin
 
     def _after(self, row: np.void) -> _Begin:
-        """Returns where the episode begins that has no row yet."""
-        over = int(row["first_step"]) // self.apart + int(row["n_actions"])
-        following = self.reader.slots.following(self.lane, over * self.apart + self.lane)
-        step = over if following is None else int(following[0]["first_step"]) // self.apart
+        """Returns where the episode begins that has no row yet.
+
+        Raises:
+            DamagedError: what says so is damaged.
+        """
+        step = steps_end(self.reader, row, self.lane).step // self.apart
         # a partial reset began it, where there was one
         own = [number for at, number, reset in self._resets if at == step and self.lane in reset.lanes]
         return _Begin(step, max(own, default=-1))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reenact import layout
 from reenact.layout import Ended, Kept
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ class Table:
             self._settle(status.heartbeat)
         settled = bool(self.live or self.interrupted) or status.closed or self._taken_over
         self._lost_last = not settled and (not status.writer.pid or self.reader.slots.lost_open(alive=alive))
+        if self.reader.header.autoreset and self.interrupted:  # of the other slot, which did not know all lanes' last
+            self._lost_last = self.reader.slots.torn(layout.OPEN)
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (status, alive, [row.tobytes() for row in self.interrupted])
 
