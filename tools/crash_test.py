@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KILLS = ("kill -9", "SIGTERM", "os._exit")
-FORMS = ("one", "one", "two", "fork", "spawn")
+FORMS = ("one", "one", "two", "fork", "spawn", "lanes", "batch")
+IN_ONE = ("one", "lanes", "batch")
+"""One process, whose start takes no longer than that."""
 EARLY_S = 0.3
 """A fourth of the kills comes within so many seconds of the start."""
 SLACK_S = 1.0
@@ -107,7 +109,7 @@ def kill_one(folder: Path, rng: np.random.Generator, tally: Tally, how: str, for
         assert training.stderr is not None  # noqa: S101  # as above
         if training.stdout.readline().strip() != b"ready":
             raise RuntimeError(training.stderr.read().decode())
-        if form != "one":  # its processes take seconds to start
+        if form not in IN_ONE:  # its processes take seconds to start
             until = time.monotonic() + 60
             while sum(path.stat().st_size > 0 for path in progress.iterdir()) < 2:  # noqa: PLR2004  # envs
                 if time.monotonic() > until or training.poll() is not None:  # by its own clock, before they had begun
@@ -129,7 +131,7 @@ def kill_one(folder: Path, rng: np.random.Generator, tally: Tally, how: str, for
 
 def _wait_for_all(progress: Path) -> None:
     """Waits until the processes that recorded are gone, the orphans among them too."""
-    for pid in {int(path.name.partition("-")[0]) for path in progress.iterdir()}:
+    for pid in {int(path.name.partition("_")[0]) for path in progress.iterdir()}:
         until = time.monotonic() + 30
         while time.monotonic() < until:
             try:
@@ -141,10 +143,16 @@ def _wait_for_all(progress: Path) -> None:
             time.sleep(0.01)
 
 
+def _env_of(path: Path) -> tuple[int, int]:
+    """Returns whose progress a file tells of: an env's base, and the lane (-1: it is no vector env)."""
+    _, base, lane, _ = path.name.split("_")
+    return int(base), int(lane)
+
+
 def _compare(run: Path, progress: Path, plan: dict[str, Any], rng: np.random.Generator, tally: Tally) -> None:
     # AsyncVectorEnv makes one env more, and never resets it
     files = [path for path in progress.iterdir() if path.stat().st_size]
-    done = {int(path.name.split("-")[1]): np.fromfile(path, DTYPE) for path in files}
+    done = {_env_of(path): np.fromfile(path, DTYPE) for path in files}
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -158,22 +166,23 @@ def _compare(run: Path, progress: Path, plan: dict[str, Any], rng: np.random.Gen
     if said:
         tally.unreadable += 1
         tally.texts += [f"{run}: {warning.message}" for warning in said]
-    numbers: dict[int, list[int]] = {base: [] for base in done}
+    numbers: dict[tuple[int, int], list[int]] = {env: [] for env in done}
     if found is None:
         tally.empty += 1
     else:
         roles = {segment.number: int(segment.role) for segment in found.segments}
         order = np.lexsort((found.segment_indices, found.segment_numbers))
         for number in order.tolist():
-            numbers.setdefault(roles[int(found.segment_numbers[number])], []).append(number)
+            env = roles[int(found.segment_numbers[number])], found[number].lane
+            numbers.setdefault(env if env in numbers else (env[0], -1), []).append(number)
         if found.live:
             tally.texts.append(f"{run}: a dead process's episode is listed as running")
             tally.wrong += 1
-    for base, records in done.items():
-        flaws = list(_differences(found, numbers[base], records, base)) if found is not None else []
+    for env, records in done.items():
+        flaws = list(_differences(found, numbers[env], records, env, plan["form"])) if found is not None else []
         tally.wrong += bool(flaws)
         tally.texts += [f"{run}: {flaw}" for flaw in flaws]
-        _account(found, numbers[base], records, limit_s=plan["flush_seconds"], tally=tally, run=str(run))
+        _account(found, numbers[env], records, limit_s=plan["flush_seconds"], tally=tally, run=str(run))
     if found is not None and len(found):
         tally.episodes += len(found)
         tally.interrupted += int((found.ended == "interrupted").sum())
@@ -184,24 +193,34 @@ def _compare(run: Path, progress: Path, plan: dict[str, Any], rng: np.random.Gen
         tally.texts += [f"{run}: {result}" for result in results if result.verdict != "exact"]
 
 
-def _differences(found: reenact.Run | None, numbers: list[int], records: NDArray[Any], base: int) -> Iterator[str]:
-    """Compares an env's episodes with what is known of them."""
+def _differences(
+    found: reenact.Run | None, numbers: list[int], records: NDArray[Any], env: tuple[int, int], form: str
+) -> Iterator[str]:
+    """Compares an env's or a lane's episodes with what is known of them."""
     assert found is not None  # noqa: S101  # for mypy: the caller looked
+    base, lane = env
     steps = Counter(records["episode"][records["what"] == STEP].tolist())
     last = int(records["episode"].max(initial=-1))
     for episode, number in enumerate(numbers):
         logged, length = found[number], int(found.lengths[number])
         # the step that the kill came in may be in the log, and not yet noted
         if length > steps[episode] + (episode >= last):
-            yield f"episode {episode} of {base} has {length} steps, {steps[episode]} were done"
+            yield f"episode {episode} of {env} has {length} steps, {steps[episode]} were done"
         if episode < min(last, len(numbers) - 1) and length != steps[episode]:
-            yield f"episode {episode} of {base} has {length} steps of {steps[episode]}"
-        if logged.seed != seed_of(base, episode) or logged.return_ != length:
-            yield f"episode {episode} of {base} has another seed or return"
+            yield f"episode {episode} of {env} has {length} steps of {steps[episode]}"
+        if logged.seed != _seed(base, lane, episode, form) or logged.return_ != length:
+            yield f"episode {episode} of {env} has another seed or return"
         if logged.ended == "interrupted" and episode != len(numbers) - 1:
-            yield f"episode {episode} of {base} is interrupted, and not the last"
+            yield f"episode {episode} of {env} is interrupted, and not the last"
         if logged.actions != [action_of(episode, step) for step in range(length)]:
-            yield f"episode {episode} of {base} has other actions"
+            yield f"episode {episode} of {env} has other actions"
+
+
+def _seed(base: int, lane: int, episode: int, form: str) -> int | None:
+    """Returns the seed of an episode's reset: in a vector env only the first has one, a batch's all the same."""
+    if form not in ("lanes", "batch"):
+        return seed_of(base, episode)
+    return None if episode else base + lane if form == "lanes" else base
 
 
 def _account(

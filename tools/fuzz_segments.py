@@ -6,8 +6,9 @@
 
 Runs are recorded first: closed, killed by SIGKILL in the middle of an episode, alive, widened, of two segments, of
 vector envs whose lanes are single envs or a batch. Each mutant is a copy of one with one kind of damage. A child,
-forked from a process that has reenact loaded, then does what users do with it: opens it, reads all arrays, episodes, timelines and lineages, lists it, shows it and verifies it.
-What the undamaged run gives out, by the episodes' addresses, is the truth. Verdicts:
+forked from a process that has reenact loaded, then does what users do with it: opens it, reads all arrays, episodes,
+timelines and lineages, lists it, shows it and verifies it. What the undamaged run gives out, by the episodes'
+addresses, is the truth. Verdicts:
 
     fine        all of it is as it was
     partial     some is left out, with a warning, or raises DamagedError; the rest is as it was
