@@ -60,6 +60,7 @@ AnyEnv = gym.Env[Any, Any]
 Random = np.random.Generator
 
 EPISODES = 16  # of each env; every other one is seeded
+LANES = 3  # of a vector env: the lanes' first episodes are seeded
 INTERRUPTED = (5, 10)  # of these, one unseeded and one seeded
 CUT_STEPS = 60  # an interrupted one has at most so many steps
 FLIPPED_BITS = 50  # of a float64's fraction: without the highest two, a value changes by an eighth at most
@@ -165,12 +166,14 @@ class Variant:
         env_id: its id.
         hide: changes its hidden state.
         kwargs: given to `gymnasium.make`, and mutated there.
+        lanes: how many of it a sync vector env steps side by side; 0: it is recorded alone.
     """
 
     name: str
     env_id: str
     hide: Hide
     kwargs: dict[str, Any] = field(default_factory=dict)
+    lanes: int = 0
 
     def make(self, render_mode: str | None = None, **changed: Any) -> AnyEnv:
         """Makes it, with some of its arguments changed."""
@@ -200,6 +203,9 @@ VARIANTS = (
     Variant("LunarLander continuous", "LunarLander-v3", in_lander, {"continuous": True, "gravity": -10.0}),
     Variant("Hopper", "Hopper-v5", in_mujoco, HOPPER),
     Variant("Swimmer", "Swimmer-v5", in_mujoco, SWIMMER),
+    Variant("CartPole lanes", "CartPole-v1", in_state, lanes=LANES),
+    Variant("Pendulum lanes", "Pendulum-v1", in_state, {"max_episode_steps": 40}, lanes=LANES),
+    Variant("FrozenLake lanes", "FrozenLake-v1", in_cell, {"map_name": "8x8", **LAKE}, lanes=LANES),
 )
 
 
@@ -330,12 +336,14 @@ class Take:
         script: what it followed from.
         sights: what could be seen while it was recorded.
         kept: the steps for which the log has a checksum.
+        row: in the table, where resets without a step have rows, too.
     """
 
     number: int
     script: Script
     sights: list[Sight]
-    kept: frozenset[int]
+    kept: frozenset[int] = frozenset()
+    row: int = -1
 
     @property
     def interrupted(self) -> bool:
@@ -361,16 +369,20 @@ class Recording:
 
 def record(variant: Variant, folder: Path, every: int, random: Random) -> Recording:
     """Records episodes of a random policy."""
-    env = reenact.Recorder(variant.make(), run=folder, fingerprint_every=every)
-    env.action_space.seed(int(random.integers(2**31)))
-    takes = [record_episode(env, variant, number, random) for number in range(EPISODES)]
-    env.close()
+    if variant.lanes:
+        space, takes = record_lanes(variant, folder, every, random)
+    else:
+        env = reenact.Recorder(variant.make(), run=folder, fingerprint_every=every)
+        env.action_space.seed(int(random.integers(2**31)))
+        space, takes = env.action_space, [record_episode(env, variant, number, random) for number in range(EPISODES)]
+        env.close()
     (path,) = folder.glob("segment-*.h5")
     with h5py.File(path, "r") as file:
-        kept = [kept_steps(file, take.number) for take in takes]
+        rows = np.flatnonzero(file[layout.EPISODES]["ended"] != layout.Ended.NOTHING).tolist()
+        kept = [kept_steps(file, rows[take.number]) for take in takes]
         running = file.attrs["fingerprints"] == b"running"
-    complete = tuple(replace(take, kept=steps) for take, steps in zip(takes, kept, strict=True))
-    return Recording(variant, path, env.action_space, complete, running)
+    complete = tuple(replace(take, kept=steps, row=rows[take.number]) for take, steps in zip(takes, kept, strict=True))
+    return Recording(variant, path, space, complete, running)
 
 
 def record_episode(env: AnyEnv, variant: Variant, number: int, random: Random) -> Take:
@@ -383,12 +395,50 @@ def record_episode(env: AnyEnv, variant: Variant, number: int, random: Random) -
     while len(actions) < cut and not sights[-1].over:
         actions.append(env.action_space.sample())
         sights.append(seen(*env.step(actions[-1])[:4]))
-    return Take(number, Script(variant.make, seed, rng, tuple(actions)), sights, frozenset())
+    return Take(number, Script(variant.make, seed, rng, tuple(actions)), sights)
 
 
-def kept_steps(file: h5py.File, number: int) -> frozenset[int]:
-    """Returns the steps for which a log has a checksum."""
-    row = file[layout.EPISODES][number]
+def record_lanes(variant: Variant, folder: Path, every: int, random: Random) -> tuple[spaces.Space[Any], list[Take]]:
+    """Takes random actions in a sync vector env; in its midst, and at the end, all lanes' episodes are cut."""
+    sync = gym.vector.SyncVectorEnv([variant.make] * variant.lanes)
+    envs = reenact.VectorRecorder(sync, run=folder, fingerprint_every=every)
+    envs.action_space.seed(int(random.integers(2**31)))
+    seed, lanes = int(random.integers(2**30)), range(variant.lanes)
+    running = [Script(variant.make, seed + lane, None, ()) for lane in lanes]
+    rewards: list[list[float]] = [[] for _ in lanes]
+    finished: list[tuple[Script, list[float]]] = []
+    over = np.zeros(variant.lanes, np.bool_)
+    envs.reset(seed=seed)
+
+    def cut(which: Iterable[int]) -> None:
+        for lane in which:
+            if running[lane].actions:
+                finished.append((running[lane], rewards[lane]))
+            running[lane], rewards[lane] = Script(variant.make, None, packed_rng(sync.envs[lane]), ()), []
+
+    while len(finished) < EPISODES:
+        if len(finished) == EPISODES // 2 and not over.any():
+            cut(lanes)
+            envs.reset()
+        actions = envs.action_space.sample()
+        _, given, terminations, truncations, _ = envs.step(actions)
+        for lane in np.flatnonzero(~over):  # the others have been reset
+            running[lane] = replace(running[lane], actions=(*running[lane].actions, actions[lane]))
+            rewards[lane].append(float(given[lane]))
+        over = (terminations | truncations) & ~over
+        cut(np.flatnonzero(over).tolist())
+    cut(lanes)
+    envs.close()
+    takes = [Take(number, script, play(script)) for number, (script, _) in enumerate(finished)]
+    for take, (_, noted) in zip(takes, finished, strict=True):
+        if [sight.reward for sight in take.sights[1:]] != [struct.pack("<d", reward) for reward in noted]:
+            raise AssertionError(f"{variant.name}, {take}: a single env does other than the lane did")
+    return envs.single_action_space, takes
+
+
+def kept_steps(file: h5py.File, at: int) -> frozenset[int]:
+    """Returns the steps for which a log has a checksum, of the episode of a row."""
+    row = file[layout.EPISODES][at]
     first, count = int(row["first_fingerprint"]), int(row["n_fingerprints"])
     return frozenset(file[layout.FINGERPRINTS]["step"][first : first + count].tolist())
 
@@ -442,12 +492,13 @@ def mutate_action(recording: Recording, take: Take, random: Random) -> Mutation 
     action, text = other
 
     def edit(file: h5py.File) -> None:
-        row = file[layout.EPISODES][take.number]
+        row = file[layout.EPISODES][take.row]
         first, count = int(row["first_step"]), int(row["n_actions"])
-        column = file[f"{layout.ACTION_GROUP}/value"]
-        column[first + at] = action
-        row["column_crcs"][0] = crc32(column[first : first + count].tobytes())  # the action's is the first column
-        file[layout.EPISODES][take.number] = sealed(row)
+        column, apart = file[f"{layout.ACTION_GROUP}/value"], max(1, recording.variant.lanes)
+        column[first + at * apart] = action
+        # the action's is the first column
+        row["column_crcs"][0] = crc32(column[first : first + count * apart : apart].tobytes())
+        file[layout.EPISODES][take.row] = sealed(row)
 
     actions = (*take.script.actions[:at], action, *take.script.actions[at + 1 :])
     return Mutation(f"action {at + 1}: {text}", replace(take.script, actions=actions), edit)
@@ -461,9 +512,9 @@ def mutate_seed(_: Recording, take: Take, random: Random) -> Mutation | None:
     seed = before + 1 if random.integers(8) == 0 else before ^ 1 << int(random.integers(31))
 
     def edit(file: h5py.File) -> None:
-        row = file[layout.EPISODES][take.number]
+        row = file[layout.EPISODES][take.row]
         row["seed"] = seed
-        file[layout.EPISODES][take.number] = sealed(row)
+        file[layout.EPISODES][take.row] = sealed(row)
 
     return Mutation(f"seed {before} -> {seed}", replace(take.script, seed=seed), edit)
 
@@ -479,7 +530,7 @@ def mutate_rng(_: Recording, take: Take, random: Random) -> Mutation | None:
     after = flipped(before, bit)
 
     def edit(file: h5py.File) -> None:
-        states, episode = file[layout.STATES], file[layout.EPISODES][take.number]
+        states, episode = file[layout.STATES], file[layout.EPISODES][take.row]
         first = int(episode["first_state"])
         kinds = states["kind"][first : first + int(episode["n_states"])].tolist()
         at = first + kinds.index(layout.StateKind.PCG64)
@@ -515,6 +566,8 @@ def other_value(value: Any, random: Random) -> Any:
 def mutate_kwarg(recording: Recording, take: Take, random: Random) -> Mutation | None:
     """Changes one of the env's arguments in the recipe, and signs it again."""
     kwargs = recording.variant.kwargs
+    if not kwargs or recording.variant.lanes:  # a vector env's recipe holds more than its sub-envs'
+        return None
     name = list(kwargs)[random.integers(len(kwargs))]
     value = other_value(kwargs[name], random)
     if value == kwargs[name]:
