@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,8 +19,7 @@ import reenact
 from reenact import VectorRecorder
 from vector_envs import ALL_MODES, DISABLED, TERMINATE, TRUNCATE, WIDTH, AutoresetMode, make
 
-if TYPE_CHECKING:
-    from pathlib import Path
+HERE = Path(__file__).resolve().parent
 
 ACTIONS = {2: {0: TERMINATE}, 3: {1: TRUNCATE}, 6: {2: TERMINATE}, 8: {0: TERMINATE, 1: TERMINATE}, 10: {2: TRUNCATE}}
 STEPS = 13
@@ -108,3 +112,42 @@ def test_an_altered_action_of_any_lane_is_not_given_out(mode: AutoresetMode, clo
     assert unharmed > STEPS * WIDTH
     if not closed:
         envs.close()
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+import reenact
+from vector_envs import DISABLED, make
+
+envs = reenact.VectorRecorder(make("batch", DISABLED), sys.argv[1])
+for seed in range(3):  # the second one's episodes have no step
+    envs.reset(seed=seed)
+    for _ in range(3 * (seed != 1)):
+        envs.step(np.zeros(3, int))
+envs.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_damaged_rows_at_the_end_move_no_address_of_what_ran(tmp_path: Path) -> None:
+    """Of a killed vector env: where the rows of resets without a step are zeroed, what ran has the index it had."""
+    path = os.pathsep.join(map(str, (HERE, HERE.parent / "src")))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "run"], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    segment = tmp_path / "run" / "segment-00000.h5"
+    sound = [episode.address for episode in reenact.open_run(tmp_path / "run") if episode.ended == "interrupted"]
+    with h5py.File(segment, "r", swmr=True, locking=False) as file:
+        rows = file["episodes"]
+        assert rows["length"].tolist() == [3, 3, 3, 0, 0, 0]
+        begin = rows.id.get_chunk_info(0).byte_offset + 3 * rows.dtype.itemsize
+        end = begin + 3 * rows.dtype.itemsize
+    data = bytearray(segment.read_bytes())
+    data[begin:end] = bytes(end - begin)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / segment.name).write_bytes(data)
+    with pytest.warns(UserWarning, match="damaged"):
+        found = reenact.open_run(tmp_path / "damaged")
+    assert [episode.address for episode in found if episode.ended == "interrupted"] == sound

@@ -86,7 +86,7 @@ class Table:
         self._labels: dict[int, str] = {}
         self._unread: list[tuple[Array, Array]] = []  # places of labels, and their references
         self._count = 0
-        self._next_index = self._end_of_rows = self._last_end_time = 0
+        self._next_index = self._least_index = self._end_of_rows = self._last_end_time = 0
         self._lane_ends = np.zeros(reader.header.width, np.uint64)
         self._finished = False
         self._succeeded = self._taken_over = False
@@ -138,7 +138,8 @@ class Table:
 
     def _settle(self, heartbeat: int) -> None:
         """The episodes that ran when the writer was killed ended at its last commit."""
-        index = self._next_index
+        # damaged rows at the end may have been of resets without a step: what the slot says is no guess
+        index = self._least_index if self._ends_damaged else self._next_index
         for at, row in enumerate(self.interrupted):
             row["end_time"] = max(int(row["end_time"]), heartbeat)  # a damaged slot may have that of the one before
             if self.reader.header.autoreset:  # whose slot may be older than rows that stand
@@ -198,6 +199,7 @@ class Table:
             if len(last):
                 row = rows[last[0]]
                 self._last_end_time = int(row["end_time"])
+                self._least_index = int(index[last[0]]) + int(numbered[last[0]])
                 self._end_of_rows = int(row["first_step"]) + int(row["n_actions"])
         return self.reader.rows_seen > before
 
