@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -18,8 +19,10 @@ from hypothesis import strategies as st
 
 import reenact
 from bare import Bare, only, segments
-from reenact import VectorRecorder, batchlog
-from vector_envs import ALL_MODES, GO_ON, MODES, TERMINATE, TRUNCATE, WIDTH, AutoresetMode, make
+from reenact import VectorRecorder, batchlog, folding
+from reenact.fingerprint import fingerprint
+from reenact.statistics import BatchStatistics
+from vector_envs import ALL_MODES, GO_ON, MODES, TERMINATE, TRUNCATE, WIDTH, AutoresetMode, Together, make
 
 NEXT_STEP, SAME_STEP, DISABLED = ALL_MODES
 FORMS = [*(("sync", mode) for mode in MODES), *(("batch", mode) for mode in ALL_MODES)]
@@ -266,11 +269,52 @@ def test_checksums_are_those_of_a_single_env(tmp_path: Path) -> None:
         assert [step for step, _ in single.fingerprints.tolist()] == [0, 32, 64, 96, 101]
 
 
+class Changing(Together):
+    """One whose observations are now and then of another dtype than its space's."""
+
+    def _observations(self) -> np.ndarray:
+        found = super()._observations()
+        return found.astype(np.float64) if self.at.sum() % 1 < 0.2 else found
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+def test_an_episode_begins_with_the_checksum_of_what_was_seen(mode: AutoresetMode, tmp_path: Path) -> None:
+    """Of each episode, whoever reset its lane, in whatever dtype the observation came."""
+    with pytest.warns(UserWarning, match="can't be replayed"):
+        envs = VectorRecorder(Changing(autoreset_mode=mode.value), tmp_path)
+    rng, resting = np.random.default_rng(3), np.zeros(WIDTH, bool)
+    observations, _ = envs.reset(seed=3)
+    seen = [[fingerprint(observations[lane])] for lane in range(WIDTH)]
+    for _ in range(300):
+        observations, _, terminations, _, _ = envs.step(rng.choice([GO_ON, TERMINATE], size=WIDTH, p=[0.7, 0.3]))
+        if mode is DISABLED and terminations.any():
+            observations, _ = envs.reset(options={"reset_mask": terminations})
+        for lane in np.flatnonzero(resting if mode is NEXT_STEP else terminations).tolist():
+            seen[lane].append(fingerprint(observations[lane]))
+        resting = terminations
+    envs.close()
+    bare = only(tmp_path)
+    for lane in range(WIDTH):
+        places = [int(row["first_fingerprint"]) for row in bare.rows if row["lane"] == lane]
+        assert [tuple(bare.fingerprints[place].tolist()) for place in places] == [(0, one) for one in seen[lane]]
+
+
+@given(starts=st.lists(st.floats(0, 1e6), min_size=1, max_size=9), now=st.floats(0, 1e7))
+def test_times_are_rounded_as_numpy_rounds_them(starts: list[float], now: float) -> None:
+    """To the bit, as Gymnasium's wrapper gives them."""
+    statistics = BatchStatistics(len(starts), 1)
+    statistics.begin(np.arange(len(starts)), np.array(starts))
+    with mock.patch("time.perf_counter", return_value=now):
+        found = statistics.elapsed(np.arange(len(starts)))
+    assert found.tobytes() == np.round(now - np.array(starts), 6).tobytes()
+
+
 def test_every_row_is_committed_whatever_the_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Episodes that many commits cut are whole: steps, checksums and rows."""
     monkeypatch.setattr(batchlog, "_ROWS", 30)
     monkeypatch.setattr(batchlog, "_FEWEST", 2)
-    monkeypatch.setattr(batchlog, "_OBSERVED", 100)
+    monkeypatch.setattr(folding, "_OBSERVED", 100)
+    monkeypatch.setattr(folding, "_FEWEST", 2)
     rng = np.random.default_rng(1)
     with VectorRecorderOf("batch", NEXT_STEP, tmp_path) as envs:
         for _ in range(700):

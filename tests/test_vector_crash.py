@@ -23,10 +23,11 @@ WRITER = """
 import ctypes, sys
 import numpy as np
 import reenact
-from reenact import batchlog
+from reenact import batchlog, folding
 import test_vector_crash as plan
 
-batchlog._ROWS, batchlog._FEWEST, batchlog._OBSERVED = 60, 3, 100
+batchlog._ROWS, batchlog._FEWEST = 60, 3
+folding._OBSERVED, folding._FEWEST = 100, 2
 mode = plan.AutoresetMode(sys.argv[2])
 envs = reenact.VectorRecorder(plan.make("batch", mode), sys.argv[1], flush_seconds=1e6)
 mark = ctypes.CDLL(None).write_shim_mark

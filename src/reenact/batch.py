@@ -12,6 +12,8 @@ import numpy as np
 from reenact import layout
 from reenact.batching import lanes_of
 from reenact.block import Block
+from reenact.pending import Waiting
+from reenact.roster import Roster, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +21,9 @@ if TYPE_CHECKING:
     from gymnasium import spaces
 
     from reenact.codec import ActionCodec
-    from reenact.pending import Entry
-    from reenact.writer import SegmentWriter
 
 _PRINTS = 64
-"""Checksums of a running episode that a commit writes: all are written once more, together, when it ends."""
+"""Fingerprints of a running episode that a commit writes: all are written once more, together, when it ends."""
 
 
 class Batch(Block):
@@ -36,13 +36,17 @@ class Batch(Block):
         width: the number of lanes.
 
     Attributes:
-        rests: which of the tape's rows are of no step of an episode: the lane was reset.
+        rests: where lanes were reset instead of stepped, three entries each time: the first of that vector step's rows
+            on the tape, how many lanes, and their indices, the bytes of int64.
+        roster: the episodes.
     """
 
     def __init__(self, codec: ActionCodec, space: spaces.Space[Any], *, n_info: int, width: int) -> None:
         super().__init__(codec, n_info=n_info, durations=False, width=width)
         self._space = space
-        self.rests: list[int] = []
+        self.rests: list[Any] = []
+        self.roster = Roster(width, self._row)
+        self._places = np.zeros(0, np.int64)  # of the episodes among those that are being written
 
     # ---- what comes in
 
@@ -94,14 +98,16 @@ class Batch(Block):
     def start_anew(self) -> None:
         """Lets go of all of it, and of the running episodes: lanes begin again at their next resets."""
         super().start_anew()
-        self.lanes = [None] * self.width
+        self.roster = Roster(self.width, self._row)
 
     # ---- what goes out
 
     def rewards(self) -> np.ndarray:
         """Returns the tape's rewards, float64, NaN where a lane was reset."""
-        found = np.frombuffer(b"".join(self.tape.rewards), np.float64).astype("<f8")
-        found[self.rests] = math.nan
+        found = np.frombuffer(bytearray().join(self.tape.rewards), np.float64).astype("<f8", copy=False)
+        if self.rests:
+            firsts, counts, lanes = columns_of(self.rests, 3)
+            found[np.repeat(firsts, counts) + np.frombuffer(b"".join(lanes), np.int64)] = math.nan
         return found
 
     def _encode(self, index: int, entries: Sequence[Any]) -> np.ndarray | list[bytes]:
@@ -124,16 +130,45 @@ class Batch(Block):
             return np.ascontiguousarray(pieces[0])
         return np.concatenate(pieces) if pieces else np.zeros((0, *leaf.shape), leaf.dtype)
 
-    def _write_fingerprints(self, writer: SegmentWriter, entry: Entry, prints: bytearray) -> None:
-        """Adds an episode's checksums, anew each time: other lanes' would come between."""
-        kept = entry.fingerprints
-        if entry is self.lanes[entry.lane] and len(kept) > 2 * _PRINTS:
-            kept = kept[:2] + kept[-2 * (_PRINTS - 1) :]
-        entry.first_fingerprint = writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
-        entry.fingerprints_kept = len(kept) // 2
-        entry.crcs[-1] = crc32(kept)
-        prints += kept.tobytes()
+    # ---- the episodes
 
-    def measure(self, entry: Entry) -> None:
-        """Notes how many steps a running episode has."""
-        entry.length = entry.n_actions = (self.end + entry.lane - entry.first_step) // self.width
+    def settle(self) -> None:
+        """Brings all that has happened in the lanes into the roster's table."""
+        self.roster.settle(self.end, known=self.tape.observed is not None)
+
+    def _waiting(self) -> Waiting:
+        roster, lanes = self.roster, np.arange(self.width)
+        ended, there = roster.order, roster.running >= 0
+        running = self._rows(self.end + lanes)
+        running["lane"] = lanes
+        running[there] = roster.rows[roster.there]
+        rows = np.empty(len(ended) + self.width, self._row)
+        layout.opaque(rows)[: len(ended)], rows[len(ended) :] = layout.opaque(roster.rows)[ended], running
+        self._places = roster.places(np.concatenate([ended, roster.running]))
+        its = ((int(self._places[number]), extras) for number, extras in roster.extras.items())
+        extras = sorted(its, key=lambda one: one[0])
+        return Waiting(rows, len(ended), there, extras)
+
+    def _print(self, waiting: Waiting, first: int) -> np.ndarray:
+        """Returns all of each episode, anew each time: other lanes' would come between."""
+        rows, size = waiting.rows, layout.FINGERPRINT_ROW.itemsize
+        pieces = self.roster.take_prints(self._places, len(rows), _PRINTS)
+        counts = np.array([len(piece) for piece in pieces], np.int64) // size
+        rows["first_fingerprint"], rows["n_fingerprints"] = first + np.cumsum(counts) - counts, counts
+        rows["column_crcs"][:, -1] = [crc32(piece) for piece in pieces]
+        return np.frombuffer(b"".join(pieces), layout.FINGERPRINT_ROW)
+
+    def _written(self) -> None:
+        self.roster.keep()
+
+    def _first_steps(self) -> np.ndarray:
+        self.settle()
+        rows = self.roster.rows[::-1]
+        found = self.base + np.arange(self.width)
+        found[rows["lane"]] = rows["first_step"]  # the last one stands: the first to begin
+        return found
+
+    def _move_back(self, rows: int) -> None:
+        self.roster.rows["first_step"] -= rows
+        for extras in self.roster.extras.values():
+            extras.start_anew()

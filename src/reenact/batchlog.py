@@ -10,28 +10,26 @@ import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Unpack
-from zlib import crc32
 
 import numpy as np
 
 from reenact import layout
 from reenact.fingerprint import fingerprint
+from reenact.folding import Folding
 from reenact.layout import Ended, StateKind
-from reenact.pending import Entry, as_float
+from reenact.pending import seed_column
 from reenact.segments import Options, SegmentLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from reenact.batch import Batch
     from reenact.process import Launch
-    from reenact.statistics import BatchStatistics
+    from reenact.statistics import BatchStatistics, Finished
 
-_ROWS, _FEWEST = 1 << 16, 16
+_ROWS, _FEWEST = 1 << 17, 16
 """A commit is due after so many rows of steps, or as many vector steps as a single env's steps; never after fewer."""
-_OBSERVED = 1 << 20
-"""Bytes of observations that wait for being folded into checksums."""
 
 
 class BatchLog(SegmentLog):
@@ -66,28 +64,13 @@ class BatchLog(SegmentLog):
         self._statistics, self._checks = statistics, running_fingerprints
         self._block_steps = max(_FEWEST, min(layout.BLOCK_STEPS, _ROWS // block.width))
         self._busy = False
-        self._folded_to = 0  # of the tape's vector steps
-        self._to_fold: list[Entry] = []  # those that have ended since
-        self._observation_bytes = 0  # of one lane
-        self._fold_steps = layout.BLOCK_STEPS
+        self._folding = Folding(block, self._every)
 
     # ---- resets
 
-    def prepare(self) -> None:
-        """A reset is about to be called.
-
-        Raises:
-            RunError: the first segment can't be made.
-        """
-        if self._pid != os.getpid():
-            self._leave_parent()
-        self._thread = threading.get_ident()
-        if self._writer is None and not self._closed and time.monotonic() >= self._suspended_until:
-            self._start_segment()
-
     def begin(
         self,
-        lanes: Iterable[int],
+        lanes: Sequence[int],
         of: Callable[[int], tuple[int | None, dict[str, Any], list[tuple[StateKind, bytes]]]],
     ) -> None:
         """Lanes are about to be reset by the user.
@@ -97,19 +80,20 @@ class BatchLog(SegmentLog):
             of: gives a lane's seed, its details, and the states from before.
         """
         self._busy = True
-        lanes = list(lanes)
+        block, roster = self.block, self.block.roster
         self.interrupt(lanes)
+        roster.begin(np.array(lanes, np.int64), block.end, observed=False)
+        block.settle()
         for lane in lanes:
+            number = int(roster.running[lane])
             seed, details, states = of(lane)
-            entry = Entry(self.block.end + lane, lane, details=details)
-            if seed is not None and layout.NO_SEED < seed < 2**63:
-                entry.seed = int(seed)
-            elif seed is not None:
-                details["seed"] = int(seed)
-            entry.states += [(0, *state) for state in states]
-            self.block.lanes[lane] = entry
+            roster.rows["seed"][number] = seed_column(seed, details)
+            if details or states:
+                extras = roster.extras_of(number)
+                extras.details = details
+                extras.states += [(0, *state) for state in states]
 
-    def started(self, lanes: Iterable[int], observations: Any) -> None:
+    def started(self, lanes: Sequence[int], observations: Any) -> None:
         """The reset returned.
 
         Args:
@@ -117,9 +101,10 @@ class BatchLog(SegmentLog):
             observations: one a lane, of all of them.
         """
         self._busy = False
-        self._see(observations)
-        for lane in lanes:
-            self._first_seen(self.block.lanes[lane], observations[lane])
+        if self._checks:
+            self._folding.see(observations)
+        first = int(self.block.roster.running[lanes[0]])
+        self.block.roster.see(first, [fingerprint(observations[lane]) for lane in lanes])
         now = time.perf_counter()
         if len(self.tape.rewards) >= self._block_steps or now >= self._deadline:
             self.commit()
@@ -129,46 +114,28 @@ class BatchLog(SegmentLog):
         self._last_tick = (self._vector_steps, now)
         self._next_tick()
 
-    def began(self, lanes: Iterable[int], observations: Any) -> None:
+    def began(self, lanes: np.ndarray, observations: Any, *, rested: bool) -> None:
         """The vector env has reset lanes by itself: their next episodes begin with the next step.
 
         Args:
-            lanes: which.
+            lanes: which, indices.
             observations: one a lane, of all of them.
+            rested: whether they were reset instead of stepped.
         """
-        if self._writer is None:
-            return
-        first, running = self.block.end, self.block.lanes
-        for lane in lanes:
-            running[lane] = entry = Entry(first + lane, lane)
-            self._first_seen(entry, observations[lane])
+        block = self.block
+        if rested:
+            block.rests += block.count - block.width, len(lanes), lanes.tobytes()
+        if self._writer is not None:
+            observed = rested and self._folding.holds(observations)
+            first = block.roster.begin(lanes, block.end, observed=observed)
+            if not observed:
+                block.roster.see(first, [fingerprint(observations[lane]) for lane in lanes.tolist()])
 
     def add_states(self, lane: int, states: list[tuple[StateKind, bytes]]) -> None:
         """Adds states that a lane's running episode was started from, noticed after its reset."""
-        entry = self.block.lanes[lane]
-        if entry is not None:
-            entry.states += [(0, *state) for state in states]
-
-    def rested(self, lanes: Iterable[int]) -> None:
-        """In the step that has just been done, lanes were reset instead."""
-        first = self.block.count - self.block.width
-        self.block.rests.extend(first + lane for lane in lanes)
-
-    def _see(self, observations: Any) -> None:
-        """Looks at what observations are like, and begins to keep them for the running checksums."""
-        if not self._checks or self.tape.observed is not None:
-            return
-        if isinstance(observations, np.ndarray) and observations.nbytes:
-            self._observation_bytes = observations.nbytes // self.block.width
-            self._fold_steps = max(1, _OBSERVED // observations.nbytes)
-            self.tape.observed = []
-            self._folded_to = len(self.tape.rewards)
-
-    def _first_seen(self, entry: Entry | None, observation: Any) -> None:
-        if entry is not None:
-            checksum = fingerprint(observation)
-            entry.fingerprints.extend((0, checksum))
-            entry.checksum = checksum if self.tape.observed is not None else None
+        number = int(self.block.roster.running[lane])
+        if number >= 0 and states:
+            self.block.roster.extras_of(number).states += [(0, *state) for state in states]
 
     # ---- steps
 
@@ -186,23 +153,26 @@ class BatchLog(SegmentLog):
         self._thread = threading.get_ident()
         now = self._look(step)
         if not self._checks and self._every and step % self._every == 0:
-            seen = observations()
-            for entry in self.block.lanes:
-                if entry is not None:
-                    self.block.measure(entry)
-                    if entry.length:
-                        entry.fingerprints.extend((entry.length, fingerprint(seen[entry.lane])))
+            self._see_running(observations())
         if len(self.tape.rewards) >= self._block_steps or now >= self._deadline:
             self.commit()
-        elif len(self.tape.rewards) - self._folded_to >= self._fold_steps:
-            self._fold()
+        elif len(self.tape.rewards) - self._folding.folded >= self._folding.steps:
+            self._folding.fold()
         if self._writer is None:
             self._drop()
             self.prepare()
         self._next_tick()
 
+    def _see_running(self, observations: Any) -> None:
+        """Keeps the fingerprints of the running episodes' observations."""
+        self.block.settle()
+        rows, roster = self.block.roster.rows, self.block.roster
+        numbers = roster.there[rows["length"][roster.there] > 0]
+        checksums = [fingerprint(observations[lane]) for lane in rows["lane"][numbers].tolist()]
+        roster.prints.append((numbers, rows["length"][numbers].astype(np.int64), checksums))
+
     def _next_tick(self) -> None:
-        steps = min(self._interval, self._fold_steps)
+        steps = min(self._interval, self._folding.steps)
         if self._every and not self._checks:
             steps = min(steps, self._every - self._vector_steps % self._every)
         done = len(self.tape.rewards)
@@ -212,10 +182,10 @@ class BatchLog(SegmentLog):
 
     def end(
         self,
-        lanes: Sequence[int],
-        ended: Sequence[Ended],
-        elapsed: Sequence[float],
-        info: Callable[[int], tuple[float, ...]] | None,
+        lanes: np.ndarray,
+        ended: bytes,
+        finished: Finished,
+        infos: Sequence[tuple[float, ...]],
         last: Callable[[int], Any],
         *,
         aside: bool,
@@ -223,51 +193,48 @@ class BatchLog(SegmentLog):
         """Episodes of lanes have ended with the last step.
 
         Args:
-            lanes: which.
-            ended: how, one a lane.
-            elapsed: seconds, one a lane.
-            info: gives the values of the info keywords of a lane; None: there are none.
+            lanes: which, indices.
+            ended: how, an `Ended` a lane.
+            finished: what each came to.
+            infos: the values of the info keywords, of each; none where there are none.
             last: gives the last observation of a lane's episode, or None where it is not known.
             aside: whether the vector env gave that beside the observations, which are of the next episode.
         """
-        for entry in self._take_out(lanes, ended, elapsed):
-            if info is not None:
-                entry.info = info(entry.lane)
-            if not self._checks:
-                seen = last(entry.lane)
-                if seen is not None:
-                    entry.fingerprints.extend((entry.length, fingerprint(seen)))
-            elif aside:
-                seen = last(entry.lane)
-                entry.final = b"" if seen is None else np.asarray(seen).tobytes()
+        numbers = self._take_out(lanes, ended, finished.returns, finished.times, infos)
+        if not self._checks:
+            its = [(number, last(lane)) for lane, number in zip(lanes.tolist(), numbers, strict=True) if number >= 0]
+            seen = [(number, fingerprint(one)) for number, one in its if one is not None]
+            whose, checksums = ([one[at] for one in seen] for at in (0, 1))
+            self.block.roster.prints.append((np.array(whose, np.int64), np.full(len(seen), -1), checksums))
+        elif aside:
+            found = [last(lane) for lane in lanes.tolist()]
+            finals = [b"" if one is None else np.asarray(one).tobytes() for one in found]
+            self._folding.replace(lanes.tolist(), numbers, finals)
 
-    def _take_out(self, lanes: Iterable[int], ended: Iterable[Ended], elapsed: Iterable[float]) -> list[Entry]:
-        """Takes lanes' episodes out of those that run; returns those that there were."""
-        block, end, width = self.block, self.block.end, self.block.width
-        returns, running = self._statistics.returns.tolist(), block.lanes
+    def _take_out(
+        self,
+        lanes: np.ndarray,
+        ended: bytes,
+        returns: np.ndarray,
+        times: np.ndarray,
+        infos: Sequence[tuple[float, ...]] = (),
+    ) -> np.ndarray:
+        """Takes lanes' episodes out of those that run; returns their numbers, -1 where there were none."""
         self._last_end_time = now = self._now_ns()
-        found = []
-        for lane, how, took in zip(lanes, ended, elapsed, strict=True):
-            entry = running[lane]
-            if entry is not None:
-                running[lane] = None
-                entry.length = entry.n_actions = (end + lane - entry.first_step) // width
-                entry.ended, entry.end_time, entry.total, entry.elapsed = how, now, returns[lane], took
-                found.append(entry)
-        block.pending += found
-        self._to_fold += found
-        return found
+        return self.block.roster.end(lanes, self.block.end, now, (ended, returns, times), infos)
 
-    def interrupt(self, lanes: Iterable[int]) -> None:
+    def interrupt(self, lanes: Sequence[int]) -> None:
         """A reset or a close comes before the ends of the lanes' episodes."""
-        self.block.align(len(self.tape.rewards))
-        if self.tape.observed is not None:
-            del self.tape.observed[len(self.tape.rewards) - self._folded_to :]
-        lanes = list(lanes)
-        elapsed = np.round(time.perf_counter() - self._statistics.start_times[lanes], 6).tolist()
-        for entry in self._take_out(lanes, [Ended.INTERRUPTED] * len(lanes), elapsed):
-            if not entry.length:
-                entry.ended, entry.total, entry.elapsed = Ended.NOTHING, 0.0, 0.0
+        block, its = self.block, np.array(lanes, np.int64)
+        block.align(len(self.tape.rewards))
+        self._folding.cut()
+        block.settle()
+        going = block.roster.running[its]
+        stepped = (going >= 0) & (block.roster.lengths(going) > 0)
+        ended = np.where(stepped, Ended.INTERRUPTED, Ended.NOTHING).astype(np.uint8).tobytes()
+        returns, times = self._statistics.returns[its], self._statistics.elapsed(its)
+        self._take_out(its, ended, np.where(stepped, returns, 0.0), np.where(stepped, times, 0.0))
+        block.settle()  # before others end, of which more is known
 
     def raised(self) -> None:
         """The vector env raised: nobody knows which lanes have done the step, so no episode goes on."""
@@ -276,11 +243,11 @@ class BatchLog(SegmentLog):
 
     def mark(self, label: str, lane: int) -> bool:
         """Labels a lane's running episode, or its last one, not committed yet; returns whether there is one."""
-        entry = self.block.lanes[lane] or next((one for one in reversed(self.block.pending) if one.lane == lane), None)
-        if entry is None:
-            return False
-        entry.label = f"{entry.label}, {label}" if entry.label else label
-        return True
+        self.block.settle()
+        number = self.block.roster.latest(lane)
+        if number >= 0:
+            self.block.roster.extras_of(number).mark(label)
+        return number >= 0
 
     def close(self) -> None:
         """Ends the running episodes as interrupted, commits, and closes the segment; more calls do nothing."""
@@ -291,82 +258,24 @@ class BatchLog(SegmentLog):
     # ---- for the segments
 
     def _bring_up(self, rewards: np.ndarray | None = None) -> None:  # noqa: ARG002  # the statistics are up already
-        self._fold()
+        self._folding.fold()
 
-    def _note_running(self) -> None:
-        now = time.perf_counter()
-        for entry in self.block.lanes:
-            if entry is not None:
-                self.block.measure(entry)
-                entry.total = as_float(self._statistics.returns[entry.lane]) if entry.length else 0.0
-                entry.elapsed = round(now - self._statistics.start_times[entry.lane], 6) if entry.length else 0.0
-                self._note_checksum(entry)
+    def _note_running(self, now: int) -> None:
+        roster, statistics = self.block.roster, self._statistics
+        its, rows = roster.there, roster.rows
+        lanes, stepped = rows["lane"][its], rows["length"][its] > 0
+        rows["return"][its] = np.where(stepped, statistics.returns[lanes], 0.0)
+        rows["elapsed"][its] = np.where(stepped, statistics.elapsed(lanes), 0.0)
+        rows["ended"][its], rows["end_time"][its] = Ended.INTERRUPTED, now
+        self._folding.note(its[roster.marks["known"][its]])
 
     def _emptied(self) -> None:
-        self._folded_to = 0
+        self._folding.folded = 0
 
     def _forget(self) -> None:
-        self.block.lanes = [None] * self.block.width
+        self.block.roster.running[:] = -1
         self._busy = False
 
     @property
     def _between(self) -> bool:
         return len(self.tape.actions) == len(self.tape.rewards) and not self._busy
-
-    # ---- checksums
-
-    def _fold(self) -> None:
-        """Folds the observations that wait into the running checksums of their episodes."""
-        count = len(self.tape.rewards) - self._folded_to
-        ended, self._to_fold = self._to_fold, []
-        observed = self.tape.observed
-        if observed is None:
-            self._folded_to += count
-            return
-        width, size = self.block.width, self._observation_bytes
-        data = b"".join(observed[:count])  # type: ignore[arg-type]  # a batch's are bytes
-        observed.clear()
-        whole = len(data) == count * width * size
-        if whole and count:
-            data = np.frombuffer(data, np.uint8).reshape(count, width, size).swapaxes(0, 1).tobytes()
-        view = memoryview(data)
-        for entry in (*ended, *self.block.lanes):
-            if entry is not None and entry.checksum is not None:
-                lane = view[entry.lane * count * size : (entry.lane + 1) * count * size]
-                self._fold_one(entry, lane if whole else None)
-        self._folded_to += count
-
-    def _fold_one(self, entry: Entry, lane: memoryview | None) -> None:
-        """Folds what was observed in a lane since the last time into the checksum of one of its episodes.
-
-        Args:
-            entry: the episode.
-            lane: the observations, a vector step each; None: they are not what they should be.
-        """
-        size, every, block = self._observation_bytes, self._every, self.block
-        if runs := entry is block.lanes[entry.lane]:
-            block.measure(entry)
-        done, checksum, end = entry.folded, entry.checksum, entry.length
-        upto = end if entry.final is None else end - 1
-        if lane is None or checksum is None:
-            entry.checksum = checksum if done == end else None
-            return
-        at = (entry.first_step - entry.lane - block.base) // block.width - self._folded_to
-        while done < upto:
-            stop = min(upto, done - done % every + every) if every else upto
-            checksum = crc32(lane[(at + done) * size : (at + stop) * size], checksum)
-            done = stop
-            if every and done % every == 0:
-                entry.fingerprints.extend((done, checksum))
-        if entry.final is not None and len(entry.final) == size:
-            checksum, done = crc32(entry.final, checksum), end
-        entry.checksum, entry.folded = checksum, done
-        if not runs:
-            self._note_checksum(entry)
-
-    @staticmethod
-    def _note_checksum(entry: Entry) -> None:
-        """Keeps the running checksum of an episode's last step."""
-        known = entry.checksum is not None and entry.folded == entry.length
-        if known and entry.fingerprints and entry.fingerprints[-2] != entry.length:
-            entry.fingerprints.extend((entry.length, entry.checksum or 0))

@@ -5,7 +5,6 @@ Everything dear (encoding, checksums, rows) is done here, a block at a time, whe
 
 from __future__ import annotations
 
-import bisect
 import json
 import math
 import warnings
@@ -18,22 +17,22 @@ import numpy as np
 from reenact import layout
 from reenact.codec import ActionCodec
 from reenact.layout import Ended
-from reenact.pending import Entry, Heap, Rest, row_packer, sealed
+from reenact.pending import Heap
 from reenact.tape import Tape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reenact.codec import DoesNotFit
+    from reenact.pending import Ref, Waiting
     from reenact.writer import Column, SegmentWriter
 
 _KINDS_KEPT = 1024
-_PACK_STATE = row_packer(layout.STATE_ROW)
 Dtypes = tuple[np.dtype[Any] | None, ...]
 
 
 class Block:
-    """Steps and episodes on their way into the current segment.
+    """Steps on their way into the current segment; the episodes that they make up are kept by those that know them.
 
     Args:
         codec: of the env's action space.
@@ -44,23 +43,19 @@ class Block:
     Attributes:
         tape: what a step appends to.
         durations: seconds, one a step on the tape.
-        pending: the episodes that have ended.
-        lanes: those that run, or None, one a lane.
         base: the segment's row at which the tape begins.
         codec: of the current segment's columns.
-        lane: of a single env among those of a vector env; -1: it is none of these.
     """
 
     def __init__(self, codec: ActionCodec, *, n_info: int, durations: bool, width: int = 1) -> None:
         self.tape, self.width = Tape(), width
         self.durations: list[float] = []
-        self.pending: list[Entry] = []
-        self.lanes: list[Entry | None] = [None] * width
         self.base = 0
-        self.lane = -1
-        self._rests: list[Rest] = []  # one a lane, since its last row in the segment
+        self._row = layout.episode_row(len(codec.leaves) + 1 + durations, ("",) * n_info)
+        # what the last commit said of each lane, and whether an episode ran there
+        self._open, self._used = np.zeros(width, self._row), np.zeros(width, np.bool_)
         self.codec = codec
-        self._n_info, self._with_durations = n_info, durations
+        self._with_durations = durations
         self._leaves: list[list[Any]] = [self.tape.actions, *([] for _ in codec.leaves[1:])]
         # in what types the actions were given, from which row on, and how many of these the segment has
         self._runs: list[tuple[int, str, Dtypes]] = []
@@ -82,14 +77,35 @@ class Block:
         """The segment's row at which the tape ends."""
         return self.base + self.count
 
-    @property
-    def current(self) -> Entry | None:
-        """The one that runs, of a single env."""
-        return self.lanes[0]
+    # ---- the episodes: said by those who keep them
 
-    @current.setter
-    def current(self, entry: Entry | None) -> None:
-        self.lanes[0] = entry
+    def _waiting(self) -> Waiting:
+        """Returns those that a commit writes."""
+        raise NotImplementedError
+
+    def _rows(self, first_steps: Any) -> np.ndarray:
+        """Returns rows of episodes that nothing else is known of yet."""
+        rows = np.zeros(len(first_steps), self._row)
+        rows["first_step"], rows["seed"] = first_steps, layout.NO_SEED
+        if "info" in (self._row.names or ()):
+            rows["info"] = math.nan
+        return rows
+
+    def _print(self, waiting: Waiting, first: int) -> np.ndarray:
+        """Returns the fingerprints that a commit writes, from row `first` on, and says in the rows where they are."""
+        raise NotImplementedError
+
+    def _written(self) -> None:
+        """They have been committed: those that have ended are done with."""
+        raise NotImplementedError
+
+    def _first_steps(self) -> np.ndarray:
+        """Returns the first row of the first episode that waits in each lane; where there is none, the tape's first."""
+        raise NotImplementedError
+
+    def _move_back(self, rows: int) -> None:
+        """Has the episodes that wait begin so many rows earlier: in a new segment, which knows nothing of them."""
+        raise NotImplementedError
 
     # ---- what comes in
 
@@ -140,7 +156,6 @@ class Block:
             entries.clear()
         self.tape.rewards.clear()
         self.durations.clear()
-        self.pending.clear()
 
     def start_anew(self) -> None:
         """Lets go of all of it: what comes next is the beginning of another segment."""
@@ -148,14 +163,12 @@ class Block:
         self.base = 0
         self._runs, self._runs_done, self._kind = [], 0, None
         self.tape.stop_fast()
-        # what runs has lost its beginning: it must not look whole in the next segment
-        self.lanes = [None if entry is None else Entry(0, entry.lane) for entry in self.lanes]
 
     def begin_segment(self) -> None:
         """A new segment has nothing in its heap yet, and no row."""
         self._kind_refs = {}
-        n_columns = len(self.codec.leaves) + 1 + self._with_durations
-        self._rests = [Rest.since(lane, n_columns) for lane in range(self.width)]
+        self._open, self._used = np.zeros(self.width, self._row), np.zeros(self.width, np.bool_)
+        self._open["first_step"] = np.arange(self.width)
 
     # ---- what goes out
 
@@ -199,46 +212,83 @@ class Block:
         if writer.duration is not None:
             columns.append(np.array(self.durations, np.float32))
         self._write_kinds(writer, heap)
-        views = [self._lane_by_lane(column) for column in columns]
-        widths = [column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns]
-        rows, prints, states = bytearray(), bytearray(), bytearray()
-        pack = row_packer(writer.row_dtype)
-        first_row, index = writer.episodes.rows, writer.indexed
-        for number, entry in enumerate(self.pending):
-            self._advance(writer, entry, first_row + number, (views, widths), (heap, prints, states))
-            rows += self._pack(pack, entry, heap, (writer.home, index))
-            index += entry.ended is not Ended.NOTHING
-            end = entry.first_step + entry.n_actions * self.width
-            self._rests[max(entry.lane, 0)] = Rest.since(end, len(views))
-        open_rows: list[bytes] = []
-        following = index  # of those that run, as if all ended here
-        for lane, running in enumerate(self.lanes):
-            entry = running or Entry(self.end + lane, lane if self.width > 1 else -1)
-            row = first_row + len(self.pending) + lane
-            self._advance(writer, entry, row, (views, widths), (heap, prints, states))
-            open_rows.append(self._pack(pack, entry, heap, (writer.home, following)))
-            following += entry.length > 0
+        waiting = self._waiting()
+        rows, ended = waiting.rows, waiting.ended
+        self._sum_up(rows, columns)
+        prints = self._print(waiting, writer.fingerprints.rows)
+        states = self._add_extras(waiting, heap, writer)
+        counts = rows["ended"] != Ended.NOTHING
+        counts[ended:] = rows["length"][ended:] > 0
+        rows["home"], rows["index"] = writer.home, writer.indexed + np.cumsum(counts) - counts
+        layout.seal_rows(rows)
         for column, data in zip(_columns_of(writer), columns, strict=True):
             column.append(data)
         writer.heap.append(np.frombuffer(heap.data, np.uint8))
-        writer.fingerprints.append(np.frombuffer(prints, layout.FINGERPRINT_ROW))
-        writer.states.append(np.frombuffer(states, layout.STATE_ROW))
+        writer.fingerprints.append(prints)
+        writer.states.append(states)
         writer.flush()
-        used = [running is not None for running in self.lanes]
-        writer.commit_rows(np.frombuffer(rows, writer.row_dtype), open_rows, used, closed=closing)
-        writer.indexed = index
-        views.clear()
+        writer.commit_rows(rows[:ended], rows[ended:], waiting.running, closed=closing)
+        writer.indexed += int(np.count_nonzero(counts[:ended]))
+        self._open, self._used = rows[ended:].copy(), waiting.running
+        self._written()
         self.base = self.end
         self.clear()
         self._trim_runs()
 
-    def _lane_by_lane(self, column: np.ndarray) -> memoryview:
-        """Returns the bytes of a column's rows, each lane's together: what checksums are taken of."""
-        if not len(column):
-            return memoryview(b"")
-        if self.width > 1:
-            column = column.reshape(-1, self.width, *column.shape[1:]).swapaxes(0, 1)
-        return memoryview(np.ascontiguousarray(column).view(np.uint8).reshape(-1).data)
+    def _sum_up(self, rows: np.ndarray, columns: list[np.ndarray]) -> None:
+        """Brings kinds and CRCs, those of what lies between episodes, too, up to what this commit writes."""
+        firsts = rows["first_step"].astype(np.int64)
+        kinds = np.searchsorted(self._run_starts, firsts, "right") - 1
+        rows["kind"] = np.where(rows["n_actions"] > 0, self._first_run_row + np.maximum(kinds, 0), 0)
+        step, lane = np.divmod(firsts, self.width)
+        over = step + rows["n_actions"]
+        rested = self._take_up(rows, lane, over)
+        # rows of one lane lie together here, and those before the tape have been committed, and summed up
+        steps, before = len(self.tape.rewards), self.base // self.width
+        rest, start, stop = (lane * steps + np.maximum(its - before, 0) for its in (rested, step, over))
+        once, more = (np.flatnonzero(its) for its in (start - rest == 1, start - rest > 1))
+        for index, column in enumerate(columns):
+            grid = lane_by_lane(column, self.width)
+            crcs, rest_crcs = rows["column_crcs"][:, index], rows["rest_crcs"][:, index]
+            crcs[:] = _crcs(grid, start, stop, crcs)
+            rest_crcs[more] = _crcs(grid, rest[more], start[more], rest_crcs[more])
+            if len(once) and len(grid):  # the rows of autoresets
+                rest_crcs[once] = list(map(crc32, grid[rest[once]].tolist(), rest_crcs[once].tolist()))
+
+    def _take_up(self, rows: np.ndarray, lane: np.ndarray, over: np.ndarray) -> np.ndarray:
+        """Goes on where the last commit stopped; returns up to which step of its lane each row's `rest_crcs` reach."""
+        order = np.argsort(lane, kind="stable")
+        first = np.flatnonzero(np.diff(lane[order], prepend=-1))  # of each lane
+        rested = np.empty(len(rows), np.int64)
+        rested[order[1:]] = over[order[:-1]]
+        its = order[first]
+        rested[its] = self._open["first_step"] // self.width
+        rows["rest_crcs"][its] = self._open["rest_crcs"]
+        for name in ("column_crcs", "first_fingerprint", "first_state"):
+            rows[name][its[self._used]] = self._open[name][self._used]
+        return rested
+
+    def _add_extras(self, waiting: Waiting, heap: Heap, writer: SegmentWriter) -> np.ndarray:
+        """Adds what episodes have beside their rows to the heap, says so in the rows, and returns the states' rows."""
+        rows = waiting.rows
+        states: list[tuple[int, int, int, Ref, int]] = []
+        added = np.zeros(len(rows), np.int64)
+        known = np.zeros(len(rows), np.bool_)
+        for at, extras in waiting.extras:
+            added[at], known[at] = len(extras.states) - extras.states_done, extras.states_done > 0
+            for step, kind, data in extras.states[extras.states_done :]:
+                states.append((writer.episodes.rows + at, step, kind, heap.add(data), 0))
+            extras.states_done = len(extras.states)
+            if extras.details and (extras.details_ref is None or rows["ended"][at] == Ended.ERRORED):
+                extras.details_ref = heap.add(json.dumps(extras.details, separators=(",", ":")).encode())
+            if extras.label:
+                rows["label"][at] = heap.add(extras.label.encode())
+            rows["details"][at] = extras.details_ref or (0, 0, 0)
+            rows["n_states"][at] = len(extras.states)
+        rows["first_state"] = np.where(known, rows["first_state"], writer.states.rows + np.cumsum(added) - added)
+        found = np.array(states, layout.STATE_ROW)
+        layout.seal_rows(found)
+        return found
 
     def _encode(self, index: int, entries: Sequence[Any]) -> np.ndarray | list[bytes]:
         leaf = self.codec.leaves[index]
@@ -282,78 +332,15 @@ class Block:
                 if len(self._kind_refs) < _KINDS_KEPT:
                     self._kind_refs[kind] = ref
             row["step"], row["kind"] = first, ref
-            layout.seal(row)
+        layout.seal_rows(rows)
         self._run_starts = [first for first, _, _ in self._runs]
         self._first_run_row = writer.kinds.rows - self._runs_done
         writer.kinds.append(rows)
         self._runs_done = len(self._runs)
 
-    def _advance(
-        self,
-        writer: SegmentWriter,
-        entry: Entry,
-        row: int,
-        steps: tuple[list[memoryview], list[int]],
-        side: tuple[Heap, bytearray, bytearray],
-    ) -> None:
-        """Brings an episode's checksums and side tables up to what this commit writes."""
-        heap, prints, states = side
-        if not entry.crcs:
-            entry.crcs = [0] * (len(steps[0]) + 1)
-        if entry.kind < 0 and entry.n_actions:
-            kind = bisect.bisect_right(self._run_starts, entry.first_step) - 1
-            entry.kind = self._first_run_row + max(0, kind)
-        if not entry.rest_crcs:
-            rest = self._rests[max(entry.lane, 0)]
-            self._take_in(rest.crcs, steps, rest.done, entry.first_step)
-            rest.done, entry.rest_crcs = entry.first_step, list(rest.crcs)
-        at = entry.first_step + entry.steps_done * self.width
-        self._take_in(entry.crcs, steps, at, entry.first_step + entry.n_actions * self.width)
-        entry.steps_done = entry.n_actions
-        self._write_fingerprints(writer, entry, prints)
-        if not entry.states_done:
-            entry.first_state = writer.states.rows + len(states) // layout.STATE_ROW.itemsize
-        if len(entry.states) > entry.states_done:
-            for step, kind_of_state, data in entry.states[entry.states_done :]:
-                states += sealed(_PACK_STATE(row, step, kind_of_state, *heap.add(data), 0))
-            entry.states_done = len(entry.states)
-        if entry.details and (entry.details_ref is None or entry.ended is Ended.ERRORED):
-            entry.details_ref = heap.add(json.dumps(entry.details, separators=(",", ":")).encode())
-
-    def _take_in(self, crcs: list[int], steps: tuple[list[memoryview], list[int]], begin: int, end: int) -> None:
-        """Brings checksums, one a column, up to a lane's row `end`, from its row `begin` on, one of the tape's."""
-        if begin == end:
-            return
-        lane, row = divmod(begin - self.base, self.width)[::-1]
-        first = row + lane * len(self.tape.rewards)
-        stop = first + (end - begin) // self.width
-        for index, (view, width) in enumerate(zip(*steps, strict=True)):
-            crcs[index] = crc32(view[first * width : stop * width], crcs[index])
-
-    def _write_fingerprints(self, writer: SegmentWriter, entry: Entry, prints: bytearray) -> None:
-        """Adds an episode's new checksums to those that it has in the segment: they lie together."""
-        fresh = entry.fingerprints[entry.fingerprints_done :]
-        if not entry.fingerprints_done:
-            entry.first_fingerprint = writer.fingerprints.rows + len(prints) // layout.FINGERPRINT_ROW.itemsize
-        entry.crcs[-1] = crc32(fresh, entry.crcs[-1])
-        prints += fresh.tobytes()
-        entry.fingerprints_done = len(entry.fingerprints)
-        entry.fingerprints_kept = len(entry.fingerprints) // 2
-
-    def _pack(self, pack: Any, entry: Entry, heap: Heap, place: tuple[int, int]) -> bytes:
-        label = heap.add(entry.label.encode()) if entry.label else (0, 0, 0)
-        info = entry.info or (math.nan,) * self._n_info
-        packed: bytes = pack(
-            entry.first_step, entry.length, entry.n_actions, entry.seed, entry.ended, entry.total,
-            entry.elapsed, entry.end_time, max(self.lane, entry.lane), *label, *(entry.details_ref or (0, 0, 0)),
-            entry.first_fingerprint, entry.fingerprints_kept, max(0, entry.kind),
-            entry.first_state, len(entry.states), *place, *info, *entry.crcs, *entry.rest_crcs, 0,
-        )  # fmt: skip  # one line a group of fields, in the table's order
-        return sealed(packed)
-
     def _trim_runs(self) -> None:
         """Forgets the kinds that nothing uncommitted is in."""
-        first = min((entry.first_step for entry in self.lanes if entry is not None), default=self.base)
+        first = self._first_steps().min()
         keep = 0
         while keep + 1 < len(self._runs) and self._runs[keep + 1][0] <= first:
             keep += 1
@@ -369,8 +356,7 @@ class Block:
 
     def move(self, old: SegmentWriter, new: SegmentWriter, codec: ActionCodec) -> None:
         """Goes on in a segment of wider columns, taking along what the old one has of uncommitted episodes."""
-        moved = [*self.pending, *(entry for entry in self.lanes if entry is not None)]
-        first = min([self.base, *(entry.first_step for entry in moved)]) // self.width * self.width
+        first = min(self.base, int(self._first_steps().min())) // self.width * self.width
         heap = Heap(0)
         for index, (source, target) in enumerate(zip(_columns_of(old), _columns_of(new), strict=True)):
             rows = source.read(first, self.base)
@@ -382,19 +368,37 @@ class Block:
         self.base -= first
         self._runs = [(max(0, start - first), kind, dtypes) for start, kind, dtypes in self._runs]
         self._runs_done = 0
-        for entry in moved:
-            entry.move_back(first)
+        self._move_back(first)
         # what is in the new segment already: the CRCs of that, now
-        for lane, rest in enumerate(self._rests):
-            its = next((entry for entry in moved if max(entry.lane, 0) == lane), None)
-            rest.done = self.base + lane if its is None else min(its.first_step, self.base + lane)
-            rest.crcs = self._crcs_of(new, lane, rest.done)
-            if its is not None and its.first_step < self.base:
-                its.crcs = [*self._crcs_of(new, its.first_step, self.base + lane), 0]
-                its.steps_done = (self.base + lane - its.first_step) // self.width
+        lanes = np.arange(self.width)
+        starts = np.minimum(self._first_steps(), self.base + lanes)
+        self._open["first_step"], self._used = starts, starts < self.base
+        for row, lane, start in zip(self._open, lanes.tolist(), starts.tolist(), strict=True):
+            row["rest_crcs"] = self._crcs_of(new, lane, start)
+            row["column_crcs"] = [*self._crcs_of(new, start, self.base + lane), 0]
 
     def _crcs_of(self, writer: SegmentWriter, begin: int, end: int) -> list[int]:
         return [crc32(column.read(begin, end)[:: self.width].tobytes()) for column in _columns_of(writer)]
+
+
+def lane_by_lane(column: np.ndarray, width: int) -> np.ndarray:
+    """Returns a column's rows, opaque, those of each lane together: what checksums are taken of.
+
+    Args:
+        column: `width` rows a vector step.
+        width: the number of lanes.
+    """
+    size = column.dtype.itemsize * math.prod(column.shape[1:])
+    rows = np.frombuffer(np.ascontiguousarray(column), f"V{size}") if column.nbytes else np.zeros(0, "V1")
+    found: np.ndarray = np.ascontiguousarray(rows.reshape(-1, width).T).reshape(-1)
+    return found
+
+
+def _crcs(grid: np.ndarray, starts: np.ndarray, stops: np.ndarray, before: np.ndarray) -> list[int]:
+    """Returns the CRCs of rows [start, stop) of a grid, each one gone on with from the one before."""
+    rows = memoryview(grid)  # type: ignore[arg-type]  # arrays are buffers, not to NumPy's stubs
+    places = zip(starts.tolist(), stops.tolist(), before.tolist(), strict=True)
+    return [crc32(rows[start:stop], crc) for start, stop, crc in places]
 
 
 def _columns_of(writer: SegmentWriter) -> list[Column]:

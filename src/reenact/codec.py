@@ -335,8 +335,15 @@ def _size(leaf: Leaf) -> int:
     return int(np.prod(leaf.shape, dtype=int)) * leaf.dtype.itemsize
 
 
+_MANY = 1 << 17
+"""Bytes from which NumPy compares faster than Python, which needs memory that the system has to be asked for."""
+
+
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.tobytes() == b.tobytes()
+    if a.nbytes < _MANY:
+        return a.tobytes() == b.tobytes()
+    one, other = (np.ascontiguousarray(its).reshape(-1).view(np.uint8) for its in (a, b))
+    return np.array_equal(one, other)
 
 
 def _fits(column: Dtype, given: np.ndarray) -> bool:

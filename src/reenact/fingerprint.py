@@ -37,6 +37,11 @@ def fingerprint(observation: object) -> int:
     return _checksum(observation, 0)
 
 
+def beginning(observation: np.ndarray | np.generic) -> int:
+    """Returns the checksum that an array's bytes go on with: that of what it is."""
+    return _header(np.asarray(observation), crc32(b"scalar") if isinstance(observation, np.generic) else 0)
+
+
 def is_small(space: spaces.Space[Any]) -> bool:
     """Whether all observations of a space are cheap enough for a running checksum."""
     if isinstance(space, spaces.Discrete):
@@ -103,6 +108,15 @@ def _sequence(name: str, items: list[object] | tuple[object, ...], start: int) -
 
 
 def _array(array: np.ndarray, start: int) -> int:
+    header = _header(array, start)
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    # datetimes and strings offer no buffer to crc32; their bytes do
+    data: Any = array if array.dtype.kind in "biufc" else array.tobytes()
+    return crc32(data, header)
+
+
+def _header(array: np.ndarray, start: int) -> int:
     key = (array.dtype, array.shape)
     header = _headers.get(key)
     if header is None:
@@ -112,8 +126,4 @@ def _array(array: np.ndarray, start: int) -> int:
             _headers[key] = header
     if start:
         header = crc32(header.to_bytes(4, "little"), start)
-    if not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array)
-    # datetimes and strings offer no buffer to crc32; their bytes do
-    data: Any = array if array.dtype.kind in "biufc" else array.tobytes()
-    return crc32(data, header)
+    return header

@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING, Any, Unpack
 
 from reenact import layout
-from reenact.block import Block
 from reenact.layout import Ended, StateKind
-from reenact.pending import Entry, as_float
+from reenact.pending import Entry, as_float, seed_column
 from reenact.segments import Options, SegmentLog
+from reenact.single import Single
 from reenact.tally import Tally
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class EpisodeLog(SegmentLog):
         options: what else that takes.
     """
 
+    block: Single
+
     def __init__(
         self,
         run: Path,
@@ -55,7 +57,7 @@ class EpisodeLog(SegmentLog):
         durations: bool,
         **options: Unpack[Options],
     ) -> None:
-        block = Block(codec, n_info=len(info_keywords), durations=durations)
+        block = Single(codec, n_info=len(info_keywords), durations=durations)
         super().__init__(run, launch, header, block, info_keywords=info_keywords, durations=durations, **options)
         self.tally = Tally(self.tape, checks=running_fingerprints)
 
@@ -63,12 +65,13 @@ class EpisodeLog(SegmentLog):
         if self.tally.running:
             self.tally.settle(rewards)
 
-    def _note_running(self) -> None:
+    def _note_running(self, now: int) -> None:
         entry, tally = self.block.current, self.tally
         if entry is not None:
             tally.note_checksum(entry)
             entry.length, entry.total, entry.elapsed = tally.length, as_float(tally.total), tally.elapsed()
             entry.n_actions = self.block.end - entry.first_step
+            entry.ended, entry.end_time = Ended.INTERRUPTED, now
 
     def _emptied(self) -> None:
         self.tally.rewind()
@@ -93,18 +96,9 @@ class EpisodeLog(SegmentLog):
         Raises:
             RunError: the first segment can't be made.
         """
-        if self._pid != os.getpid():
-            self._leave_parent()
-        self._thread = threading.get_ident()
         self.interrupt()
-        if self._writer is None and not self._closed and time.monotonic() >= self._suspended_until:
-            self._start_segment()
-        self.block.current = entry = Entry(self.block.end, details=details)
-        if seed is not None:
-            if layout.NO_SEED < seed < 2**63:
-                entry.seed = int(seed)
-            else:
-                entry.details["seed"] = int(seed)
+        self.prepare()
+        self.block.current = entry = Entry(details=details, first_step=self.block.end, seed=seed_column(seed, details))
         entry.states += [(0, *state) for state in states]
         self.tally.begin()
         self.tape.due = -1
@@ -128,7 +122,7 @@ class EpisodeLog(SegmentLog):
         entry = self._latest()
         if entry is None:
             return False
-        entry.label = f"{entry.label}, {label}" if entry.label else label
+        entry.mark(label)
         return True
 
     def started(self, observation: object) -> None:

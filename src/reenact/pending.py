@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import struct
 from array import array
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -16,18 +14,37 @@ from reenact import layout
 from reenact.layout import Ended, StateKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+Ref = tuple[int, int, int]
 
 
 @dataclass(slots=True)
-class Entry:
-    """An episode on its way into the table; `first_step` and the like are rows of the current segment."""
+class Extras:
+    """What an episode may have beside the numbers in its row; of a vector env's, few have any."""
 
-    first_step: int
-    lane: int = -1
-    seed: int = layout.NO_SEED
     details: dict[str, Any] = field(default_factory=dict)
     states: list[tuple[int, StateKind, bytes]] = field(default_factory=list)
+    label: str = ""
+    # what commits have done with it so far
+    states_done: int = 0
+    details_ref: Ref | None = None
+
+    def mark(self, label: str) -> None:
+        """Adds to its label."""
+        self.label = f"{self.label}, {label}" if self.label else label
+
+    def start_anew(self) -> None:
+        """Goes to a new segment, which has none of it yet."""
+        self.states_done, self.details_ref = 0, None
+
+
+@dataclass(slots=True)
+class Entry(Extras):
+    """An episode of a single env on its way into the table; `first_step` is a row of the current segment."""
+
+    first_step: int = 0
+    seed: int = layout.NO_SEED
     fingerprints: array[int] = field(default_factory=lambda: array("I"))  # step, checksum, step, checksum, …
     ended: Ended = Ended.NOTHING
     length: int = 0
@@ -36,49 +53,26 @@ class Entry:
     elapsed: float = 0.0
     end_time: int = 0
     info: tuple[float, ...] = ()
-    label: str = ""
-    # of a batch: the running checksum (None: it can't be relied on), over the observations of so many steps, and the
-    # last observation where the vector env gave that aside
-    checksum: int | None = None
-    folded: int = 0
-    final: bytes | None = None
     # what commits have done with it so far
-    crcs: list[int] = field(default_factory=list)
-    rest_crcs: list[int] = field(default_factory=list)
-    steps_done: int = 0
-    kind: int = -1
-    first_fingerprint: int = -1
     fingerprints_done: int = 0
-    fingerprints_kept: int = 0
-    first_state: int = -1
-    states_done: int = 0
-    details_ref: tuple[int, int, int] | None = None
-
-    def move_back(self, steps: int) -> None:
-        """Goes to a new segment, so many rows nearer to its beginning; nothing of it has been committed there."""
-        self.first_step -= steps
-        self.crcs, self.rest_crcs, self.kind, self.details_ref = [], [], -1, None
-        self.steps_done = self.fingerprints_done = self.states_done = 0
 
 
-@dataclass(slots=True)
-class Rest:
-    """What an env, or a lane, did since its last episode's end.
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The episodes that a commit writes.
 
     Attributes:
-        first: its first row of steps in the current segment.
-        done: up to which row the checksums reach.
-        crcs: one a column.
+        rows: in the table: of those that have ended, in their order, then one a lane: of that which runs, or else of
+            one that might begin now. What only a commit knows is not in them: places and checksums in the segment.
+        ended: how many have ended.
+        running: whether one runs, bool, one a lane.
+        extras: what else there is of them, each with its place in `rows`, in their order.
     """
 
-    first: int
-    done: int
-    crcs: list[int]
-
-    @classmethod
-    def since(cls, row: int, n_columns: int) -> Rest:
-        """Returns one without a step."""
-        return cls(row, row, [0] * n_columns)
+    rows: np.ndarray
+    ended: int
+    running: np.ndarray
+    extras: list[tuple[int, Extras]]
 
 
 class Heap:
@@ -87,7 +81,7 @@ class Heap:
     def __init__(self, first: int) -> None:
         self._first, self.data = first, bytearray()
 
-    def add(self, data: bytes) -> tuple[int, int, int]:
+    def add(self, data: bytes) -> Ref:
         """Returns the reference (offset, length, crc) to bytes that it appends."""
         offset = self._first + len(self.data)
         self.data += data
@@ -98,27 +92,14 @@ class Heap:
         return np.array([self.add(entry) for entry in entries], layout.REF)
 
 
-_CHARS = {"u1": "B", "u4": "I", "i4": "i", "u8": "Q", "i8": "q", "f8": "d"}
-
-
-def sealed(packed: bytes) -> bytes:
-    """Returns a packed row with its last field, `crc`, set to the CRC-32 of all the bytes before it."""
-    body = packed[:-4]
-    return body + crc32(body).to_bytes(4, "little")
-
-
-@cache
-def row_packer(dtype: np.dtype[Any]) -> Callable[..., bytes]:
-    """Returns what packs a compound's fields, into a row; by field names it costs ten times as much."""
-    return struct.Struct("<" + "".join(_chars(dtype[name]) for name in dtype.names or ())).pack
-
-
-def _chars(dtype: np.dtype[Any]) -> str:
-    if dtype.subdtype is not None:
-        return _chars(dtype.subdtype[0]) * math.prod(dtype.subdtype[1])
-    if dtype.names is not None:
-        return "".join(_chars(dtype[name]) for name in dtype.names)
-    return _CHARS[dtype.str[1:]]
+def seed_column(seed: int | None, details: dict[str, Any]) -> int:
+    """Returns what stands for a seed in its column; one that this can't hold goes into `details`."""
+    if seed is None:
+        return layout.NO_SEED
+    if layout.NO_SEED < seed < 2**63:
+        return int(seed)
+    details["seed"] = int(seed)
+    return layout.NO_SEED
 
 
 def as_float(value: object) -> float:

@@ -22,10 +22,9 @@ from reenact.notices import Notices
 from reenact.origin import OriginTaker
 from reenact.pending import as_float
 from reenact.process import this_launch
-from reenact.statistics import EpisodeStatistics
+from reenact.statistics import EpisodeStatistics, Told
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable, Sequence
     from os import PathLike
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 this_launch()  # now: the script's workers may record before it does, and must not take its starter's launch
 
 
-class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+class Recorder(Told, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Logs every episode, and keeps the statistics of `gymnasium.wrappers.RecordEpisodeStatistics`.
 
     A drop-in for it: the same entry in `info`, the same attributes. Two differences: an entry that a
@@ -314,26 +313,6 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
             "one env. Hand over reenact.recording(run), which wraps an env where it is made, as vector envs take it; "
             "to copy the env without its log, copy recorder.env"
         )
-
-    @property
-    def return_queue(self) -> deque[SupportsFloat]:
-        """Returns of the last finished episodes."""
-        return self._statistics.return_queue
-
-    @property
-    def length_queue(self) -> deque[int]:
-        """Lengths of the last finished episodes, in env steps."""
-        return self._statistics.length_queue
-
-    @property
-    def time_queue(self) -> deque[float]:
-        """How long the last finished episodes took, in seconds."""
-        return self._statistics.time_queue
-
-    @property
-    def episode_count(self) -> int:
-        """How many episodes have finished."""
-        return self._statistics.episode_count
 
     @property
     def episode_returns(self) -> Any:

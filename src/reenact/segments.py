@@ -17,7 +17,6 @@ import numpy as np
 from reenact import folder, layout
 from reenact.codec import ActionCodec, DoesNotFit, Leaf
 from reenact.errors import RunError
-from reenact.layout import Ended
 from reenact.process import close_at_exit, this_process
 from reenact.writer import SegmentWriter
 
@@ -108,8 +107,8 @@ class SegmentLog:
         """
         raise NotImplementedError
 
-    def _note_running(self) -> None:
-        """Puts into the entries of the running episodes what a kill would leave of them."""
+    def _note_running(self, now: int) -> None:
+        """Notes of the running episodes what a kill would leave of them, interrupted `now`, in ns since 1970."""
         raise NotImplementedError
 
     def _emptied(self) -> None:
@@ -141,6 +140,18 @@ class SegmentLog:
         return now
 
     # ---- segments
+
+    def prepare(self) -> None:
+        """A reset is about to be called.
+
+        Raises:
+            RunError: the first segment can't be made.
+        """
+        if self._pid != os.getpid():
+            self._leave_parent()
+        self._thread = threading.get_ident()
+        if self._writer is None and not self._closed and time.monotonic() >= self._suspended_until:
+            self._start_segment()
 
     def _start_segment(self) -> None:
         """Makes the first segment, or the next one after an error.
@@ -271,7 +282,8 @@ class SegmentLog:
         """Closes the segments whose episodes the one that was just committed to has taken over."""
         while self._outgrown:
             writer = self._outgrown.pop()
-            writer.commit_rows(np.zeros(0, writer.row_dtype), [], [], closed=True)
+            none = np.zeros(0, writer.row_dtype)
+            writer.commit_rows(none, none, np.zeros(0, np.bool_), closed=True)
             writer.close()
 
     def _suspend(self, error: BaseException) -> None:
@@ -327,11 +339,7 @@ class SegmentLog:
         block, count = self.block, self.block.count
         actions, rewards = block.encode(), block.rewards()
         self._bring_up(rewards)
-        self._note_running()
-        now = self._now_ns()
-        for entry in block.lanes:
-            if entry is not None:
-                entry.ended, entry.end_time = Ended.INTERRUPTED, now
+        self._note_running(self._now_ns())
         block.write(writer, actions, rewards, closing=closing)
         self._emptied()
         self._steps_before += count

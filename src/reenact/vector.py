@@ -25,10 +25,9 @@ from reenact.notices import Notices
 from reenact.pending import as_float
 from reenact.process import this_launch
 from reenact.recorder import header_of, logged_options
-from reenact.statistics import BatchStatistics
+from reenact.statistics import BatchStatistics, Finished, Told
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable, Sequence
     from os import PathLike
 
@@ -37,9 +36,11 @@ if TYPE_CHECKING:
     States = list[tuple[StateKind, bytes]]
 
 _F8 = np.dtype(np.float64)
+_ENDED = bytes([Ended.TRUNCATED, Ended.TERMINATED]).ljust(256)
+"""How an episode ended, by whether it terminated: a table for `bytes.translate`."""
 
 
-class VectorRecorder(gym.vector.VectorWrapper):
+class VectorRecorder(Told, gym.vector.VectorWrapper):
     """Logs every episode of a vector env, and keeps `gymnasium.wrappers.vector.RecordEpisodeStatistics`'s statistics.
 
     A drop-in for it: the same entry in `info`, the same attributes. Three differences: an entry that is there
@@ -57,6 +58,8 @@ class VectorRecorder(gym.vector.VectorWrapper):
         episode_start_times: when its episode began, in seconds of `time.perf_counter`, float64, shape (num_envs,).
         prev_dones: whether its episode ended with the last step, bool, shape (num_envs,).
     """
+
+    _statistics: BatchStatistics
 
     def __init__(
         self,
@@ -186,8 +189,7 @@ class VectorRecorder(gym.vector.VectorWrapper):
         observed = tape.observed
         if observed is not None:
             observed.append(np.asarray(observations).tobytes())
-        statistics.returns += rewards
-        statistics.lengths += 1
+        statistics.step(rewards)
         dones = np.logical_or(terminations, truncations)
         if resting is not None:
             dones = self._rested(resting, dones, observations, before)
@@ -208,54 +210,45 @@ class VectorRecorder(gym.vector.VectorWrapper):
         """Some lanes have done no step of an episode; returns which of the others' have ended."""
         statistics, log = self._statistics, self._log
         if self._mode == DISABLED:
-            statistics.returns[resting] = statistics.lengths[resting] = 0
+            statistics.rest(resting)
             dones[resting] = False
             return dones
         statistics.begin(resting, time.perf_counter())
-        lanes = resting.tolist()
-        log.rested(lanes)
-        log.began(lanes, lanes_of(self.env.observation_space, observations))
+        log.began(resting, self._lanes(observations), rested=True)
         if before:
             for lane, states in before.items():
                 log.add_states(lane, states)
-            self._add_states(lanes, [None] * self._width)
+            self._add_states(resting.tolist(), [None] * self._width)
         return dones
+
+    def _lanes(self, observations: Any) -> Any:
+        """Takes observations apart into those of lanes."""
+        return observations if type(observations) is np.ndarray else lanes_of(self.env.observation_space, observations)
 
     def _ended(self, lanes: np.ndarray, terminations: Any, observations: Any, infos: Any) -> None:
         """Episodes have ended with this step."""
         statistics, log = self._statistics, self._log
-        elapsed = (time.perf_counter() - statistics.start_times).round(6)
-        self._tell(elapsed, infos)
-        statistics.episode_count += len(lanes)
-        statistics.time_queue.extend(elapsed[lanes])
-        statistics.return_queue.extend(statistics.returns[lanes])
-        statistics.length_queue.extend(statistics.lengths[lanes])
+        finished = statistics.end(lanes)
+        self._tell(lanes, finished, infos)
         same_step = self._mode == SAME_STEP
-        seen = lanes_of(self.env.observation_space, observations)
-        which = lanes.tolist()
-        ended = [Ended.TERMINATED if terminations[lane] else Ended.TRUNCATED for lane in which]
-        log.end(
-            which,
-            ended,
-            elapsed[lanes].tolist(),
-            partial(self._values, infos) if self._info_keywords else None,
-            partial(self._final, infos) if same_step else seen.__getitem__,
-            aside=same_step,
-        )
+        seen = self._lanes(observations)
+        ended = np.asarray(terminations, np.bool_)[lanes].tobytes().translate(_ENDED)
+        values = [self._values(infos, lane) for lane in lanes.tolist()] if self._info_keywords else ()
+        last = partial(self._final, infos) if same_step else seen.__getitem__
+        log.end(lanes, ended, finished, values, last, aside=same_step)
         if self._mark is not None:
-            for lane, how in zip(which, ended, strict=True):
-                self._ask(self._mark, lane, how, self._values(infos, lane))
+            self._ask(self._mark, lanes, ended, finished, values or [()] * len(lanes))
         if same_step:
-            log.began(which, seen)
+            log.began(lanes, seen, rested=False)
             statistics.begin(lanes, time.perf_counter())
         elif self._mode == DISABLED and self._resting is not None:
             self._resting = np.union1d(self._resting, lanes)
         else:
             self._resting = lanes
 
-    def _tell(self, elapsed: np.ndarray, infos: Any) -> None:
+    def _tell(self, lanes: np.ndarray, finished: Finished, infos: Any) -> None:
         """Puts the statistics of the episodes that have ended into `infos`."""
-        statistics, key = self._statistics, self._stats_key
+        key = self._stats_key
         if not isinstance(infos, dict):
             self._notices.say("a wrapper below the recorder makes infos a list: the statistics are not in it")
         elif key in infos or f"_{key}" in infos:
@@ -264,13 +257,9 @@ class VectorRecorder(gym.vector.VectorWrapper):
                 "the recorder keeps these statistics too"
             )
         else:
-            dones = statistics.dones
-            infos[key] = {
-                "r": np.where(dones, statistics.returns, 0.0),
-                "l": np.where(dones, statistics.lengths, 0),
-                "t": np.where(dones, elapsed, 0.0),
-            }
-            infos[f"_{key}"] = dones
+            told = {"r": np.zeros(self._width), "l": np.zeros(self._width, int), "t": np.zeros(self._width)}
+            told["r"][lanes], told["l"][lanes], told["t"][lanes] = finished.returns, finished.lengths, finished.times
+            infos[key], infos[f"_{key}"] = told, self._statistics.dones
 
     def _values(self, infos: Any, lane: int) -> tuple[float, ...]:
         """Returns the info keywords' values of a lane whose episode has ended."""
@@ -289,21 +278,21 @@ class VectorRecorder(gym.vector.VectorWrapper):
         except Exception:  # noqa: BLE001  # a vector env of somebody's own may put anything there
             return None
 
-    def _ask(self, mark: Callable[[dict[str, Any]], str | bool | None], lane: int, ended: Ended, values: Any) -> None:
-        """Asks the user whether an episode is to be marked."""
-        statistics = self._statistics
-        label = mark(
-            {
-                "r": statistics.returns[lane],
-                "l": statistics.lengths[lane],
-                "t": round(time.perf_counter() - statistics.start_times[lane], 6),
-                "ended": ended.name.lower(),
-                "lane": lane,
-                **dict(zip(self._info_keywords, values, strict=True)),
-            }
-        )
-        if label:
-            self._log.mark("marked" if label is True else str(label), lane)
+    def _ask(
+        self,
+        mark: Callable[[dict[str, Any]], str | bool | None],
+        lanes: np.ndarray,
+        ended: bytes,
+        finished: Finished,
+        values: Sequence[tuple[float, ...]],
+    ) -> None:
+        """Asks the user which of the episodes that have ended are to be marked."""
+        columns = lanes.tolist(), ended, finished.returns, finished.lengths, finished.times, values
+        for lane, how, total, length, took, its in zip(*columns, strict=True):
+            info = dict(zip(self._info_keywords, its, strict=True))
+            label = mark({"r": total, "l": length, "t": took, "ended": Ended(how).name.lower(), "lane": lane, **info})
+            if label:
+                self._log.mark("marked" if label is True else str(label), lane)
 
     def _raised(self, where: str) -> None:
         self._log.raised()
@@ -397,26 +386,6 @@ class VectorRecorder(gym.vector.VectorWrapper):
             "a VectorRecorder can't be pickled, copied or sent to another process: what it records goes into one file, "
             "from one vector env; to copy that without its log, copy recorder.env"
         )
-
-    @property
-    def return_queue(self) -> deque[Any]:
-        """Returns of the last finished episodes."""
-        return self._statistics.return_queue
-
-    @property
-    def length_queue(self) -> deque[Any]:
-        """Lengths of the last finished episodes, in env steps."""
-        return self._statistics.length_queue
-
-    @property
-    def time_queue(self) -> deque[Any]:
-        """How long the last finished episodes took, in seconds."""
-        return self._statistics.time_queue
-
-    @property
-    def episode_count(self) -> int:
-        """How many episodes have finished, over all lanes."""
-        return self._statistics.episode_count
 
     @property
     def episode_returns(self) -> np.ndarray:

@@ -222,9 +222,7 @@ class SegmentWriter:
         if self._durable and self._descriptor is not None:
             os.fsync(self._descriptor)
 
-    def commit_rows(
-        self, rows: Array, open_rows: Sequence[bytes], used: Sequence[bool], *, closed: bool = False
-    ) -> None:
+    def commit_rows(self, rows: Array, open_rows: Array, used: Array, *, closed: bool = False) -> None:
         """Appends episode rows, replaces those of the open ones, marks the time, and flushes.
 
         What they refer to has been appended and flushed before.
@@ -242,9 +240,8 @@ class SegmentWriter:
         self._sequence += 1
         self.committed_ns = max(self.committed_ns, time.time_ns())
         slot = np.zeros((), self._open.dtype)[()]
-        if open_rows:
-            running = np.frombuffer(b"".join(open_rows), self.row_dtype)
-            slot["used"], slot["row"] = (used, running) if self._width > 1 else (used[0], running[0])
+        if len(open_rows):
+            slot["used"], slot["row"] = (used, open_rows) if self._width > 1 else (used[0], open_rows[0])
         self._open.write(slot, self._sequence)
         self._write_status(closed=closed)
         self._file.flush()
