@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import pytest
 
 import reenact
 from reenact import probe
+from reenact import slots as slots_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -503,9 +505,13 @@ def test_a_half_written_slot_leaves_the_one_before(segment: Path, mark: bool) ->
     assert len(run) == 3
 
 
-@pytest.mark.parametrize(("slots", "lost"), [((0,), 0), ((1,), 0), ((0, 1), 1)])
-def test_a_running_episode_whose_slots_are_damaged_is_missed(slots: tuple[int, ...], lost: int, tmp_path: Path) -> None:
-    """While a segment is written, one damaged slot may be one that is just being written; two are damage, and said."""
+@pytest.mark.parametrize("mended", [False, True])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize(("slots", "live"), [((0,), 1), ((1,), 1), ((0, 1), 0)])
+def test_a_running_episode_whose_slots_are_damaged_is_missed(
+    slots: tuple[int, ...], live: int, zeros: bool, mended: bool, tmp_path: Path
+) -> None:
+    """While a segment is written, a slot may be half written, but not for long: then it is damaged, and that is said."""
     env = reenact.Recorder(gym.make("CartPole-v1"), tmp_path / "run")
     env.reset(seed=1)
     for _ in range(3):
@@ -517,15 +523,30 @@ def test_a_running_episode_whose_slots_are_damaged_is_missed(slots: tuple[int, .
     path = copy / "segment-00000.h5"
     with h5py.File(path, "r", swmr=True, locking=False) as file:
         offset, size = file["open"].id.get_offset(), file["open"].dtype.itemsize
-    data = bytearray(path.read_bytes())
+    whole = path.read_bytes()
+    newest = max((0, 1), key=lambda slot: whole[offset + slot * size])  # by its sequence
+    data = bytearray(whole)
     for slot in slots:
-        data[offset + slot * size + 20] ^= 1
+        at = offset + slot * size
+        data[at : at + size] = bytes(size) if zeros else [data[at] ^ 1, *data[at + 1 : at + size]]
     path.write_bytes(data)
-    with warnings.catch_warnings(record=True) as said:
+    writer = threading.Timer(0.1, path.write_bytes, [whole]) if mended else None
+    reads = slots_module.Slots.lost_open
+
+    def while_it_is_written(self: slots_module.Slots, *, alive: bool) -> bool:
+        if writer is not None:
+            writer.start()
+        return reads(self, alive=alive)
+
+    with warnings.catch_warnings(record=True) as said, pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("always")
+        patch.setattr(slots_module.Slots, "lost_open", while_it_is_written)
+        patch.setattr(slots_module, "_WRITE_S", 20.0 if mended else 0.05)
         run = reenact.open_run(copy)
     assert run.segments[0].state == "live"
-    assert len(run.live) == 1 - lost
+    assert len(run.live) == live
+    # of zeros, the older one says nothing that the newer one does not
+    lost = not mended and (not zeros or newest in slots)
     assert ["1 damaged episode of" in str(warning.message) for warning in said] == [True] * lost
 
 

@@ -12,6 +12,7 @@ import importlib
 import io
 import json
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -28,15 +29,15 @@ import gymnasium as gym
 import numpy as np
 
 import reenact
-import reenact.listing
 import reenact.recorder
-import reenact.render  # with what the commands import late: a child loads nothing
 from reenact import probe
 from reenact.cli import main as command
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 importlib.import_module("odd_envs")  # registers its envs
 importlib.import_module("vector_envs").register()
+for room in pkgutil.iter_modules(reenact.__path__, "reenact."):  # a child loads nothing: it may not be allowed to
+    importlib.import_module(room.name)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from reenact.header import Header
 
 Array = np.ndarray[Any, Any]
+_WRITE_S = 0.25
+"""No longer does a writer take for a slot, whatever else the machine does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Slots:
 
     def __init__(self, file: Hdf5File, header: Header) -> None:
         self._file, self._header = file, header
+        self._stays = b""  # the slots of `open` as they were found damaged
 
     def status(self) -> Status:
         """Reads who writes it and until when; a writer that can't be read counts as dead.
@@ -121,17 +125,27 @@ class Slots:
         return found
 
     def lost_open(self, *, alive: bool) -> bool:
-        """Whether what was said of the episode that runs, or ran, is damaged; each commit says something.
+        """Whether what was said of the episodes that run, or ran, is damaged; each commit says something.
 
         Args:
-            alive: whether it is still written: then one slot may be caught half written, and never both.
+            alive: whether it is still written: then a slot may be half written, but not for long.
         """
-        none = self._latest(layout.OPEN) is None
-        if alive:
-            return none and all(
-                slot.any() for slot in self._file.read_afresh(layout.OPEN)[:2].view(np.uint8).reshape(2, -1)
-            )
-        return self.torn(layout.OPEN) or (none and self.status().committed)
+        if not alive:
+            return self.torn(layout.OPEN) or (self._latest(layout.OPEN) is None and self.status().committed)
+        until = time.monotonic() + _WRITE_S
+        while self._is_behind():
+            said = self._file.read_afresh(layout.OPEN).tobytes()
+            if said == self._stays or time.monotonic() > until:
+                self._stays = said
+                return True
+            time.sleep(_WRITE_S / 20)
+        return False
+
+    def _is_behind(self) -> bool:
+        """Whether a slot of `open` is unsound, or older than the commit that `status` tells of."""
+        newest = [self._latest(name) for name in (layout.STATUS, layout.OPEN)]
+        commit, said = (-1 if slot is None else int(slot["sequence"]) for slot in newest)
+        return self.torn(layout.OPEN) or said < commit > 0
 
     def _latest(self, name: str) -> np.void | None:
         """Returns the slot that was written last; None if none is sound.

@@ -11,6 +11,7 @@ from reenact.layout import Ended, Kept
 
 if TYPE_CHECKING:
     from reenact.reader import SegmentReader
+    from reenact.slots import Status
 
 Array = np.ndarray[Any, Any]
 
@@ -119,12 +120,20 @@ class Table:
         elif status.writer.pid:  # else nobody knows whether they run
             self.interrupted = [row.copy() for row in found if row["length"]]
             self._settle(status.heartbeat)
-        settled = bool(self.live or self.interrupted) or status.closed or self._taken_over
-        self._lost_last = not settled and (not status.writer.pid or self.reader.slots.lost_open(alive=alive))
-        if self.reader.header.autoreset and self.interrupted:  # of the other slot, which did not know all lanes' last
-            self._lost_last = self.reader.slots.torn(layout.OPEN)
+        self._lost_last = not (status.closed or self._taken_over) and self._has_lost_last(status, alive=alive)
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (status, alive, [row.tobytes() for row in self.interrupted])
+
+    def _has_lost_last(self, status: Status, *, alive: bool) -> bool:
+        """Whether something that was said of the episodes that run, or ran, is lost."""
+        slots = self.reader.slots
+        if not status.writer.pid:
+            return not self.interrupted
+        if alive:
+            return slots.lost_open(alive=True)
+        if self.reader.header.autoreset and self.interrupted:  # of the other slot, which did not know all lanes' last
+            return slots.torn(layout.OPEN)
+        return not self.interrupted and slots.lost_open(alive=False)
 
     def _still_open(self, found: list[np.void]) -> list[np.void]:
         """Returns those of a slot's episodes that are not among the rows: the slot may be older than these."""
