@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import tempfile
 from dataclasses import dataclass, field
@@ -149,7 +150,11 @@ def upstream(kind: str, mode: AutoresetMode) -> Any:
     return RecordEpisodeStatistics(make(kind, mode), buffer_length=7)
 
 
-@pytest.mark.parametrize(("kind", "mode"), [one for one in FORMS if one[1] in MODES])
+# up to Gymnasium 1.2 it knew no modes, and took the first step after a SAME_STEP autoreset for the autoreset
+TOLD = [mode for mode in MODES if mode is not SAME_STEP or "SAME_STEP" in inspect.getsource(RecordEpisodeStatistics)]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [one for one in FORMS if one[1] in TOLD])
 @settings(max_examples=15, deadline=None)
 @given(events=EVENTS)
 def test_statistics_are_those_of_gymnasiums_own_wrapper(kind: str, mode: AutoresetMode, events: list[Any]) -> None:

@@ -66,19 +66,20 @@ def require_mujoco() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Has libwayland say nothing meanwhile: pygame asks for a Wayland screen even where it draws on none.
+    """Has libwayland and ALSA say nothing meanwhile: pygame asks for a Wayland screen and for a sound card, unused.
 
-    Outside of a session (a container, `sudo`, cron) it would print an error each time. A variable that is set stays.
+    Outside of a session (a container, `sudo`, cron) they would print errors each time. A variable that is set stays.
     """
-    name = "XDG_RUNTIME_DIR"
-    if name in os.environ or not hasattr(os, "getuid"):
-        yield
-        return
-    os.environ[name] = f"/run/user/{os.getuid()}"
+    wanted = {"SDL_AUDIODRIVER": "dummy"}
+    if hasattr(os, "getuid"):
+        wanted["XDG_RUNTIME_DIR"] = f"/run/user/{os.getuid()}"
+    unset = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(unset)
     try:
         yield
     finally:
-        os.environ.pop(name, None)
+        for name in unset:
+            os.environ.pop(name, None)
 
 
 def choose() -> None:
