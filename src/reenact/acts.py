@@ -126,10 +126,14 @@ class Acts:
         Raises:
             DamagedError: a CRC fails.
         """
-        said = self.reader.slots.following(self.lane, 0)
-        if self.lane >= 0 or not (self.count or said):
+        if self.lane >= 0:
             return []
-        row = self.table_rows(0, 1, 0)[0] if self.count or said is None else said[0]
+        if self.count:
+            row = self.table_rows(0, 1, 0)[0]
+        elif (said := self.reader.slots.following(-1, 0)) is not None:
+            row, _ = said
+        else:
+            return []
         end = int(row["first_step"])
         rests = row["rest_crcs"].tolist() if self.reader.header.rests else None
         return _Steps(self.reader, (0, end), 0, space).taken(0, end, rests)
