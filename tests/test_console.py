@@ -116,3 +116,13 @@ def test_an_env_s_own_error_is_not_the_command_s(folder: Path, tmp_path: Path, e
     assert "Traceback" in done.stderr
     assert "mine.py" in done.stderr
     assert error.partition("(")[0] in done.stderr
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_env_that_exits_does_not_make_all_exact(folder: Path, tmp_path: Path, jobs: str) -> None:
+    """Its exit code is not the command's: 0 would say that every episode was exact."""
+    (tmp_path / "mine.py").write_text("import sys\ndef make(render_mode=None):\n    sys.exit(0)\n")
+    command = [sys.executable, "-c", REENACT, "verify", "--env", str(tmp_path / "mine.py:make"), "--jobs", jobs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment())
+    assert done.returncode == 1
+    assert "Error: the env ended the program (sys.exit(0)): not all was done" in done.stderr

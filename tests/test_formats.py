@@ -22,7 +22,7 @@ from PIL import Image
 
 import reenact
 from decoding import comment_of, decode, ffmpeg, files, noise, number_of, numbered, stream_line, title_of, write
-from reenact import partials
+from reenact import naming, partials
 from reenact.encoding import FORMATS, PRESETS, Encoding
 from reenact.errors import VideoError, VideoExistsError
 from reenact.video import VideoWriter
@@ -337,6 +337,20 @@ def test_a_folder_that_a_killed_process_was_replacing_comes_back(
     partials.sweep(tmp_path)
     assert len(decode(path)) == 5
     assert files(tmp_path) == ["a.frames"]
+
+
+def test_what_a_link_leads_to_is_never_moved(tmp_path: Path) -> None:
+    """A stranger's run may bring a link that bears the name of a folder which waits: the link goes, and nothing else."""
+    name = f".{'a' * 12}.{'0' * 8}-1-1.partial.png{naming.ASIDE}"
+    assert partials._NAME.fullmatch(name)  # noqa: SLF001  # else nothing is tried
+    videos, victim = tmp_path / "videos", tmp_path / "victim"
+    for folder in (videos, victim):
+        folder.mkdir()
+    (victim / "precious").write_text("mine")
+    (videos / name).symlink_to(victim)
+    os.utime(videos / name, (1, 1), follow_symlinks=False)
+    partials.sweep(videos)
+    assert (files(videos), files(victim)) == ([], ["precious"])
 
 
 def test_a_folder_of_frames_is_untouched_without_overwrite(tmp_path: Path) -> None:

@@ -358,6 +358,27 @@ def test_an_argument_that_the_env_does_not_take_is_one_line(
     assert one(run, render_kwargs={"tint": 50}, env=factory).ok
 
 
+class Strict(Dial):
+    """Can't be made without a render mode."""
+
+    def __init__(self, render_mode: str, tint: int = 0) -> None:
+        super().__init__(render_mode, tint=tint)
+
+
+gym.register("looks/Strict-v0", f"{__name__}:Strict")
+
+
+def test_an_env_that_needs_a_render_mode_takes_arguments(tmp_path: Path) -> None:
+    """That it gets one is not the caller's business."""
+    run = tmp_path / "run"
+    recorder = reenact.Recorder(gym.make("looks/Strict-v0", render_mode="rgb_array"), run=run)
+    recorder.reset(seed=1)
+    recorder.step(recorder.action_space.sample())
+    recorder.close()
+    assert one(run, render_kwargs={"tint": 50}, dry_run=True).verdict == "planned"
+    assert one(run, render_kwargs={"tint": 50}).ok
+
+
 class Open(Dial):
     """Takes any argument, and hands it on."""
 

@@ -1,7 +1,7 @@
 """A command's streams, signals and exit code: whatever ends it is told in one line, or not at all.
 
 Exit codes: 0 all exact, 1 anything not, 2 wrong use, 3 something is lost (pack, repair), 130 Ctrl-C, 141 whoever read
-its output has gone, 143 SIGTERM.
+its output has gone, 129 SIGHUP, 143 SIGTERM. An env that calls `sys.exit` ends it with 1.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-EXACT, NOT_EXACT, WRONG_USE, LOSSY, _SIGNALLED = 0, 1, 2, 3, 128
+EXACT, NOT_EXACT, WRONG_USE, LOSSY, _SIGNALLED, _UNREAD = 0, 1, 2, 3, 128, 141
 _NAMES = {1: "standard output", 2: "standard error"}
+_PYTHONS = {1: "<stdout>", 2: "<stderr>"}
 
 
 # ---- streams
@@ -49,6 +50,7 @@ class OutputError(BaseException):
 class _Descriptor(io.RawIOBase):
     def __init__(self, fd: int, stands_for: int, *, closed: bool) -> None:
         self._fd, self._stands_for, self._closed = fd, stands_for, closed
+        self.name = _PYTHONS[stands_for]
 
     def writable(self) -> bool:
         return True
@@ -200,7 +202,7 @@ def guarded(call: Callable[[], Any]) -> Any:
             code = _code(call)
     except OutputError as failed:
         if failed.error.errno == errno.EPIPE:
-            sys.exit(_SIGNALLED + signal.SIGPIPE)  # nothing is wrong: whoever read it has seen enough
+            sys.exit(_UNREAD)  # nothing is wrong: whoever read it has seen enough
         if failed.fd != 2:  # noqa: PLR2004  # then it can't be said
             with contextlib.suppress(OSError):
                 click.echo(f"Error: {failed}", err=True)
@@ -225,6 +227,9 @@ def _code(call: Callable[[], Any]) -> int:
             click.echo(f"Error: {mistake.format_message()}", err=True)
     except ReenactError as error:
         click.echo(f"Error: {error}", err=True)
+    except SystemExit as end:  # of an env's: its code says nothing of the episodes
+        click.echo(f"Error: the env ended the program (sys.exit({end.code!r})): not all was done", err=True)
+        return NOT_EXACT
     return WRONG_USE
 
 

@@ -76,7 +76,7 @@ def put_back(aside: Path) -> None:
     """
     for old in aside.iterdir():
         path = aside.parent / old.name
-        if not path.exists():
+        if not os.path.lexists(path):
             old.rename(path)
     remove(aside)
 

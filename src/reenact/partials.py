@@ -63,7 +63,7 @@ def sweep(folder: Path) -> None:
             found = _NAME.fullmatch(path.name)
             if found is None or not _is_dead(path, found[1], int(found[2]), int(found[3])):
                 continue
-            if path.suffix == naming.ASIDE:
+            if path.suffix == naming.ASIDE and not path.is_symlink():  # behind one lie somebody else's files
                 with contextlib.suppress(OSError):  # it can't have its name back, or another one sweeps: it stays
                     naming.put_back(path)
             else:
@@ -74,7 +74,7 @@ def _is_dead(path: Path, place: str, pid: int, started: int) -> bool:
     if place == _place():
         return not replace(this_process(), pid=pid, started=started).is_alive(0)
     try:
-        return time.time() - path.stat().st_mtime > _ABANDONED_S
+        return time.time() - path.lstat().st_mtime > _ABANDONED_S
     except OSError:
         return False  # its maker has just given it its name
 

@@ -154,8 +154,10 @@ def refusal(text: str, kwargs: Mapping[str, Any], *, mine: bool, permissions: Pe
     if isinstance(raw.get("vector"), int):
         return None  # Gymnasium makes it in its own way
     spec = recipe.spec()
-    # `render_mode` is not asked about: Gymnasium makes up for a class that takes none
-    return usercode.unfit(_creator(spec), {**raw["kwargs"], **kwargs})
+    # with a render mode or without: Gymnasium makes up for a class that takes none
+    forms = [{**raw["kwargs"], **kwargs}, {**raw["kwargs"], **kwargs, "render_mode": None}]
+    told = [usercode.unfit(_creator(spec), form) for form in forms]
+    return told[0] if all(told) else None
 
 
 def _opened(raw: dict[str, Any], *, mine: bool, permissions: Permissions) -> _Recipe:
