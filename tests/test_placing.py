@@ -35,6 +35,8 @@ import gymnasium as gym
 import numpy as np
 import reenact
 from gymnasium.wrappers import RecordEpisodeStatistics
+# which warning it was that a worker ended with is told by the error that Gymnasium raises after this
+warnings.filterwarnings("default", ".*Received the following error from Worker")
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
 import os
 import pickle
@@ -26,6 +27,7 @@ import pytest
 import reenact
 from bare import segments
 from reenact import Recorder, RunExistsError, folder
+from reenact.process import this_launch
 from reenact.writer import Column, SegmentWriter
 from test_segments import ROOT, record, script
 
@@ -284,6 +286,47 @@ def test_eight_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run = reenact.open_run(tmp_path / "run")
     assert len(run) == 8 * 61
     assert (np.diff([episode.end_time.astype(int) for episode in run]) >= 0).all()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", ["folder", "run", "segment"])
+def test_a_sibling_may_begin_at_any_moment(what: str, when: str, tmp_path: Path) -> None:
+    """Whichever look at the folder another process of the launch comes just before or after, both record into one run."""
+    launch, looks = this_launch(), ["exists", "is_dir", "glob", "mkdir"]
+
+    def begin(run: Path) -> None:
+        run.mkdir(exist_ok=True)
+        if what != "folder":
+            folder.join(run, launch, resume=False)
+        if what == "segment":
+            (run / "segment-00000.h5").touch()
+
+    seen = 1
+    for number in range(50):
+        run, left = tmp_path / f"{number}", [number]
+        with pytest.MonkeyPatch.context() as patch:
+            for name in looks:
+                plain = getattr(Path, name)
+
+                def look(
+                    self: Path, *given: Any, plain: Any = plain, run: Path = run, left: Any = left, **more: Any
+                ) -> Any:
+                    left[0] -= 1
+                    comes = left[0] == -1
+                    if comes and when == "before":
+                        begin(run)
+                    found = plain(self, *given, **more)
+                    if comes and when == "after":
+                        begin(run)
+                    return found
+
+                patch.setattr(Path, name, look)
+            joined = folder.join(run, launch, resume=False)
+        assert json.loads((run / "run.json").read_text())["run"] == joined
+        if left[0] >= 0:
+            break  # there were no more looks
+        seen += 1
+    assert 5 < seen < 50
 
 
 def test_threads_with_an_env_each(tmp_path: Path) -> None:

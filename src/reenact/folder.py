@@ -117,7 +117,8 @@ def _is_ours(run: Path, launch: Launch) -> bool:
     """Whether the folder is new, empty of runs, or this launch's; another cell of a notebook may join it, too."""
     has_segments = run.is_dir() and any(run.glob(layout.SEGMENT_GLOB))
     if not (run / layout.RUN_FILE).exists():
-        return not has_segments if run.is_dir() else not run.exists()
+        # in this order: another process of the launch may make the folder at any moment
+        return not has_segments and (not run.exists() or run.is_dir())
     launches = list(_launches(run))
     if launch in launches:
         return True
