@@ -130,14 +130,19 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_damaged_rows_at_the_end_move_no_address_of_what_ran(tmp_path: Path) -> None:
-    """Of a killed vector env: where the rows of resets without a step are zeroed, what ran has the index it had."""
+def killed(run: Path, script: str, *arguments: str) -> Path:
+    """Has a process record into a run until it kills itself; returns its segment."""
     path = os.pathsep.join(map(str, (HERE, HERE.parent / "src")))
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, tmp_path / "run"], env={**os.environ, "PYTHONPATH": path}, check=False
+        [sys.executable, "-c", script, run, *arguments], env={**os.environ, "PYTHONPATH": path}, check=False
     )
     assert done.returncode == -signal.SIGKILL
-    segment = tmp_path / "run" / "segment-00000.h5"
+    return run / "segment-00000.h5"
+
+
+def test_damaged_rows_at_the_end_move_no_address_of_what_ran(tmp_path: Path) -> None:
+    """Of a killed vector env: where the rows of resets without a step are zeroed, what ran has the index it had."""
+    segment = killed(tmp_path / "run", KILLED)
     sound = [episode.address for episode in reenact.open_run(tmp_path / "run") if episode.ended == "interrupted"]
     with h5py.File(segment, "r", swmr=True, locking=False) as file:
         rows = file["episodes"]
@@ -151,3 +156,61 @@ def test_damaged_rows_at_the_end_move_no_address_of_what_ran(tmp_path: Path) -> 
     with pytest.warns(UserWarning, match="damaged"):
         found = reenact.open_run(tmp_path / "damaged")
     assert [episode.address for episode in found if episode.ended == "interrupted"] == sound
+
+
+KILLED_AMID_ENDS = """
+import os, signal, sys
+import numpy as np
+import reenact
+from vector_envs import ALL_MODES, DISABLED, make
+
+mode, random = ALL_MODES[int(sys.argv[2])], np.random.default_rng(int(sys.argv[3]))
+envs = reenact.VectorRecorder(make("batch", mode, 6), sys.argv[1])
+envs.reset(seed=0)
+for step in range(int(random.integers(12, 24))):
+    actions = random.choice(3, 6, p=[0.8, 0.1, 0.1])
+    envs.step(actions)
+    if mode is DISABLED and (actions != 0).any():
+        envs.reset(options={"reset_mask": actions != 0})
+    if step % 3 == 2:
+        envs.flush()
+envs.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("mode", range(len(ALL_MODES)))
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_a_damaged_slot_moves_no_address_of_what_ran(mode: int, seed: str, tmp_path: Path) -> None:
+    """Of a killed vector env: where either slot of `open` is damaged, each episode that is listed has the address it had."""
+    segment = killed(tmp_path / "run", KILLED_AMID_ENDS, str(mode), seed)
+
+    def addresses(run: Path) -> dict[tuple[int, float], str]:
+        return {(one.lane, float(one.rewards[0])): one.address for one in reenact.open_run(run)}
+
+    sound = addresses(tmp_path / "run")
+    with h5py.File(segment, "r", swmr=True, locking=False) as file:
+        sequences = file["open"]["sequence"].tolist()
+        ended = int((file["episodes"]["ended"] != 0).sum())
+        begin, size = file["open"].id.get_offset(), file["open"].dtype.itemsize
+        rows = file["episodes"]
+        last = rows.id.get_chunk_info(0).byte_offset + (len(rows) - 1) * rows.dtype.itemsize
+    assert len(sound) > ended
+    assert sorted(sound.values(), key=lambda one: int(one[2:])) == list(sound.values())
+    for slot in range(2):
+        data = bytearray(segment.read_bytes())
+        data[begin + slot * size + 20] ^= 1
+        folder = tmp_path / f"damaged-{slot}"
+        folder.mkdir()
+        (folder / segment.name).write_bytes(data)
+        with pytest.warns(UserWarning, match="damaged"):
+            found = addresses(folder)
+        assert found.items() <= sound.items()
+        newest = sequences[slot] == max(sequences)
+        assert len(found) == len(sound) if not newest else len(found) >= ended
+        data[last + 8] ^= 1  # the last row that ended may have ended after what the older slot says
+        (folder / segment.name).write_bytes(data)
+        with pytest.warns(UserWarning, match="damaged"):
+            found = addresses(folder)
+        assert found.items() <= sound.items()
+        assert len(found) == (ended if newest else len(sound)) - 1

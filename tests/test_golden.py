@@ -3,7 +3,7 @@
 All hold the same training (tools/make_golden.py); the checksums of all but the oldest are of all observations up to theirs.
 `packed` is a packed file of `running`, and `picked` one of its first episode alone. In `indexed`, and in the packed file of
 that, rows of episodes hold their index and the segment that they are of; in `rests`, its packed file and `rests-vector`,
-also the checksums of the steps before their resets.
+also the checksums of the steps before their resets. In `lanes-vector-killed` the index of what runs counts lanes.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def test_a_packed_file_of_one_episode(tmp_path: Path) -> None:
         run[1].data()
 
 
-@pytest.mark.parametrize("name", ["vector", "vector-killed", "rests-vector", "rests-vector-killed"])
+@pytest.mark.parametrize(
+    "name", ["vector", "vector-killed", "rests-vector", "rests-vector-killed", "lanes-vector-killed"]
+)
 def test_a_vector_env(name: str, tmp_path: Path) -> None:
     """Each lane's episodes are there, with their actions in their types, of a closed segment and of a killed one."""
     path = tmp_path / "segment-00000.h5"
@@ -127,6 +129,8 @@ def test_a_vector_env(name: str, tmp_path: Path) -> None:
         run = reenact.open_run(path)
     assert [part.state for part in run.segments] == ["killed" if "killed" in name else "closed"]
     assert run.lanes.tolist() == [0, 1, 2, 0, 1, 2]
+    addresses = ["0.5", "0.6"] if name.startswith("lanes") else ["0.4", "0.5"]  # lane 0 rested at the kill
+    assert [episode.address for episode in run] == ["0.0", "0.1", "0.2", "0.3", *addresses]
     assert run.lengths.tolist() == [2, 3, 4, 2, 2, 1]
     assert run.returns.tolist() == [0.75, 1.5, 2.5, 0.75, 0.75, 0.25]
     assert run.ended.tolist() == ["terminated"] * 4 + ["interrupted"] * 2

@@ -217,9 +217,11 @@ class Block:
         self._sum_up(rows, columns)
         prints = self._print(waiting, writer.fingerprints.rows)
         states = self._add_extras(waiting, heap, writer)
-        counts = rows["ended"] != Ended.NOTHING
-        counts[ended:] = rows["length"][ended:] > 0
-        rows["home"], rows["index"] = writer.home, writer.indexed + np.cumsum(counts) - counts
+        counts = rows["ended"][:ended] != Ended.NOTHING
+        rows["home"], rows["index"][:ended] = writer.home, writer.indexed + np.cumsum(counts) - counts
+        indexed = writer.indexed + int(np.count_nonzero(counts))
+        # what a kill leaves of a lane has an index that doesn't depend on which others run
+        rows["index"][ended:] = indexed + np.arange(len(rows) - ended)
         layout.seal_rows(rows)
         for column, data in zip(_columns_of(writer), columns, strict=True):
             column.append(data)
@@ -228,7 +230,7 @@ class Block:
         writer.states.append(states)
         writer.flush()
         writer.commit_rows(rows[:ended], rows[ended:], waiting.running, closed=closing)
-        writer.indexed += int(np.count_nonzero(counts[:ended]))
+        writer.indexed = indexed
         self._open, self._used = rows[ended:].copy(), waiting.running
         self._written()
         self.base = self.end

@@ -192,7 +192,9 @@ def episode_row(
     ]
     if indexed:
         fields.append(("home", "<u4"))  # as `home` gives it
-        fields.append(("index", "<u4"))  # episodes before it in the segment; a damaged row must not move an address
+        # Episodes before it in the segment; in `open` of a vector env that and its lane, whichever lanes run: neither a
+        # damaged row nor a damaged slot must move an address. (The first segments counted the lanes that ran.)
+        fields.append(("index", "<u4"))
     if info_keywords:
         fields.append(("info", "<f8", (len(info_keywords),)))
     fields.append(("column_crcs", "<u4", (n_columns + 1,)))

@@ -93,13 +93,21 @@ class Slots:
             layout.seal(slots[at])
         return slots
 
-    def open_episodes(self) -> list[np.void]:
-        """Reads the rows of the episodes that run, or ran when the writer was killed: one, or one a lane."""
+    def open_episodes(self) -> tuple[list[np.void], int]:
+        """Reads the rows of the episodes that run, or ran when the writer was killed: one, or one a lane.
+
+        Returns:
+            The rows, and how many episodes had ended by the commit that wrote them.
+        """
         slot = self._latest(layout.OPEN)
         if slot is None:
-            return []
-        rows = _used(slot)
-        return list(rows[self._header.sound(rows)])
+            return [], 0
+        rows, used = np.atleast_1d(slot["row"]), np.atleast_1d(slot["used"]) != 0
+        sound = self._header.sound(rows)
+        # the first lane's index is that number; the first segments of version 1 say nothing of lanes that rest, and
+        # count those that run
+        said = rows[sound]["index"].tolist() if self._header.home is not None else []
+        return list(rows[sound & used]), said[0] if said else 0
 
     def following(self, lane: int, end: int) -> tuple[np.void, bool] | None:
         """Reads what is said of a lane's reset after its last row of the table, and whether it has come; None: nothing.
@@ -133,7 +141,7 @@ class Slots:
         if not alive:
             return self.torn(layout.OPEN) or (self._latest(layout.OPEN) is None and self.status().committed)
         until = time.monotonic() + _WRITE_S
-        while self._is_behind():
+        while self.torn(layout.OPEN) or self.is_behind():
             said = self._file.read_afresh(layout.OPEN).tobytes()
             if said == self._stays or time.monotonic() > until:
                 self._stays = said
@@ -141,11 +149,11 @@ class Slots:
             time.sleep(_WRITE_S / 20)
         return False
 
-    def _is_behind(self) -> bool:
-        """Whether a slot of `open` is unsound, or older than the commit that `status` tells of."""
+    def is_behind(self) -> bool:
+        """Whether what `open` says is older than the commit that `status` tells of."""
         newest = [self._latest(name) for name in (layout.STATUS, layout.OPEN)]
         commit, said = (-1 if slot is None else int(slot["sequence"]) for slot in newest)
-        return self.torn(layout.OPEN) or said < commit > 0
+        return said < commit > 0
 
     def _latest(self, name: str) -> np.void | None:
         """Returns the slot that was written last; None if none is sound.
@@ -161,9 +169,3 @@ class Slots:
     def torn(self, name: str) -> bool:
         """Whether a slot holds something, and is not sound."""
         return any(not is_sound(slot) and any(slot.tobytes()) for slot in self._file.read_afresh(name)[:2])
-
-
-def _used(slot: np.void) -> Array:
-    """Returns the rows of a slot's episodes."""
-    found: Array = np.atleast_1d(slot["row"])[np.atleast_1d(slot["used"]) != 0]
-    return found

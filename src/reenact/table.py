@@ -114,12 +114,13 @@ class Table:
         before = (self.status, self.alive, [row.tobytes() for row in self.interrupted])
         fresh = self._take_rows()
         self.live, self.interrupted = [], []
-        found = [] if status.closed or self._taken_over else self._still_open(self.reader.slots.open_episodes())
+        said, ended_then = self.reader.slots.open_episodes()
+        found = [] if status.closed or self._taken_over else self._still_open(said)
         if alive:
             self.live = found
         elif status.writer.pid:  # else nobody knows whether they run
             self.interrupted = [row.copy() for row in found if row["length"]]
-            self._settle(status.heartbeat)
+            self._settle(status.heartbeat, ended_then)
         self._lost_last = not (status.closed or self._taken_over) and self._has_lost_last(status, alive=alive)
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (status, alive, [row.tobytes() for row in self.interrupted])
@@ -138,6 +139,8 @@ class Table:
     def _still_open(self, found: list[np.void]) -> list[np.void]:
         """Returns those of a slot's episodes that are not among the rows: the slot may be older than these."""
         if self.reader.header.autoreset:
+            if self._ends_damaged and self.reader.slots.is_behind():
+                return []
             lanes = range(len(self._lane_ends))
             return [
                 row for row in found if row["lane"] in lanes and int(row["first_step"]) >= self._lane_ends[row["lane"]]
@@ -145,16 +148,15 @@ class Table:
         # a damaged last row can't tell whether it is
         return [row for row in found if int(row["first_step"]) >= self._end_of_rows and not self._ends_damaged]
 
-    def _settle(self, heartbeat: int) -> None:
-        """The episodes that ran when the writer was killed ended at its last commit."""
+    def _settle(self, heartbeat: int, ended_then: int) -> None:
+        """The episodes that ran when the writer was killed ended at its last commit, which had seen so many end."""
         # damaged rows at the end may have been of resets without a step: what the slot says is no guess
-        index = self._least_index if self._ends_damaged else self._next_index
-        for at, row in enumerate(self.interrupted):
+        ended = self._least_index if self._ends_damaged else self._next_index
+        for row in self.interrupted:
             row["end_time"] = max(int(row["end_time"]), heartbeat)  # a damaged slot may have that of the one before
             if self.reader.header.autoreset:  # whose slot may be older than rows that stand
                 row["end_time"] = max(int(row["end_time"]), self._last_end_time)
-                index = max(index, int(row["index"]) - at)
-                row["index"] = index + at
+                row["index"] += max(0, ended - ended_then)
 
     @property
     def committed(self) -> bool:
