@@ -53,6 +53,8 @@ class Camera:
 
 def renderers(env: Env) -> list[Any]:
     """Returns Gymnasium's MuJoCo renderers: the env's own, and those of the envs that it holds."""
+    if "mujoco" not in sys.modules:  # asked twice a frame
+        return []
     base = env.unwrapped
     held = [base, *(value for value in vars(base).values() if isinstance(value, gym.Env))]
     found = [getattr(one, "mujoco_renderer", None) for one in held]

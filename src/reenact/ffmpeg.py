@@ -102,16 +102,6 @@ def output(*arguments: str) -> str:
     return done.stdout
 
 
-@functools.cache
-def has_zimg() -> bool:
-    """Whether ffmpeg was built with zimg, as imageio-ffmpeg's and Debian's are.
-
-    Raises:
-        VideoError: it can't be started.
-    """
-    return " zscale " in output("-filters")
-
-
 def cannot_start(binary: str, error: Exception) -> VideoError:
     """Returns the error that says so."""
     return VideoError(f"cannot start ffmpeg ({error}): check that {binary} runs")
