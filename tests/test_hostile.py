@@ -23,7 +23,8 @@ import reenact
 from reenact import jsontags, layout, recipe, rng, signing, snapshot, usercode
 from reenact.errors import RecipeError, UntrustedError
 from reenact.layout import StateKind
-from reenact.rebuild import Permissions, rebuild, refuse_names
+from reenact.rebuild import rebuild
+from reenact.strangers import Permissions, refuse_names
 
 SOURCE = Path(reenact.__file__).resolve().parents[1]
 SPY = """

@@ -61,7 +61,7 @@ class Batch(Block):
             taken = self.codec.take(action[0])
             if taken.dtypes[0] == action.dtype and not taken.kind.startswith('{"value"') and taken.lossy is None:
                 tape.actions.append(action.tobytes())
-                self._goes_on_as(taken.kind, taken.dtypes)
+                self._kinds.go_on(self.end, taken.kind, taken.dtypes)
                 tape.fast_dtype, tape.fast_shape = action.dtype, action.shape
                 return
         try:
@@ -81,10 +81,9 @@ class Batch(Block):
             else:
                 entries.append(np.array(ones, first.dtypes[index]).tobytes() if leaf.is_number else b"".join(ones))
         if alike:
-            self._goes_on_as(first.kind, first.dtypes)
+            self._kinds.go_on(self.end, first.kind, first.dtypes)
         else:
-            self._runs += [(self.end + lane, one.kind, one.dtypes) for lane, one in enumerate(taken)]
-            self._kind = None  # a run never reaches from a tuple into what follows
+            self._kinds.go_on_apart(self.end, taken)
         lossy = next((one.lossy for one in taken if one.lossy is not None), None)
         if lossy is not None and not self._lossy_said:
             self._lossy_said = True
@@ -114,10 +113,8 @@ class Batch(Block):
         leaf, width = self.codec.leaves[index], self.width
         if leaf.is_json:
             return [one for step in entries for one in step]
-        pieces, bounds = [], [*(max(0, first - self.base) for first, _, _ in self._runs), len(entries) * width]
-        for (_, _, dtypes), begin, end in zip(self._runs, bounds, bounds[1:], strict=False):
-            if end <= begin:
-                continue
+        pieces = []
+        for begin, end, dtypes in self._kinds.spans(self.base, len(entries) * width):
             dtype, step = dtypes[index], entries[begin // width]
             assert dtype is not None  # noqa: S101  # for mypy: only JSON leaves have none
             if type(step) is bytes:

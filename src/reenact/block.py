@@ -16,6 +16,7 @@ import numpy as np
 
 from reenact import layout
 from reenact.codec import ActionCodec
+from reenact.kinds import Kinds
 from reenact.layout import Ended
 from reenact.pending import Heap
 from reenact.tape import Tape
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reenact.codec import DoesNotFit
+    from reenact.kinds import Dtypes
     from reenact.pending import Ref, Waiting
     from reenact.writer import Column, SegmentWriter
-
-_KINDS_KEPT = 1024
-Dtypes = tuple[np.dtype[Any] | None, ...]
 
 
 class Block:
@@ -57,13 +56,7 @@ class Block:
         self.codec = codec
         self._with_durations = durations
         self._leaves: list[list[Any]] = [self.tape.actions, *([] for _ in codec.leaves[1:])]
-        # in what types the actions were given, from which row on, and how many of these the segment has
-        self._runs: list[tuple[int, str, Dtypes]] = []
-        self._runs_done = 0
-        self._kind: str | None = None
-        self._run_starts: list[int] = []
-        self._first_run_row = 0
-        self._kind_refs: dict[str, tuple[int, int, int]] = {}
+        self._kinds = Kinds()
         self._number_kinds: dict[type, tuple[str, Dtypes]] = {}
         self._lossy_said = False
 
@@ -114,13 +107,13 @@ class Block:
         tape, known = self.tape, self._number_kinds.get(type(action))
         if known is not None:  # of a type seen before, such as an epsilon-greedy agent's now and then
             tape.actions.append(action)
-            self._goes_on_as(*known)
+            self._kinds.go_on(self.end, *known)
             tape.fast_type, tape.fast_dtype, tape.fast_shape = type(action), None, None
             return
         taken = self.codec.take(action)
         for entries, entry in zip(self._leaves, taken.entries, strict=True):
             entries.append(entry)
-        self._goes_on_as(taken.kind, taken.dtypes)
+        self._kinds.go_on(self.end, taken.kind, taken.dtypes)
         tape.stop_fast()
         if taken.lossy is not None:
             if not self._lossy_said:
@@ -136,11 +129,6 @@ class Block:
                 tape.fast_type = type(action)
         elif type(action) is np.ndarray:
             tape.fast_type, tape.fast_dtype, tape.fast_shape = np.ndarray, action.dtype, action.shape
-
-    def _goes_on_as(self, kind: str, dtypes: Dtypes) -> None:
-        if kind != self._kind or self._runs[-1][2] != dtypes:
-            self._runs.append((self.end, kind, dtypes))
-            self._kind = kind
 
     def align(self, count: int) -> None:
         """Cuts what a failure between two appends left in one list and not in the others."""
@@ -161,12 +149,12 @@ class Block:
         """Lets go of all of it: what comes next is the beginning of another segment."""
         self.clear()
         self.base = 0
-        self._runs, self._runs_done, self._kind = [], 0, None
+        self._kinds.start_anew()
         self.tape.stop_fast()
 
     def begin_segment(self) -> None:
         """A new segment has nothing in its heap yet, and no row."""
-        self._kind_refs = {}
+        self._kinds.begin_segment()
         self._open, self._used = np.zeros(self.width, self._row), np.zeros(self.width, np.bool_)
         self._open["first_step"] = np.arange(self.width)
 
@@ -211,7 +199,7 @@ class Block:
         columns.append(rewards)
         if writer.duration is not None:
             columns.append(np.array(self.durations, np.float32))
-        self._write_kinds(writer, heap)
+        self._kinds.write(writer, heap)
         waiting = self._waiting()
         rows, ended = waiting.rows, waiting.ended
         self._sum_up(rows, columns)
@@ -235,13 +223,12 @@ class Block:
         self._written()
         self.base = self.end
         self.clear()
-        self._trim_runs()
+        self._kinds.forget_before(int(self._first_steps().min()))  # nothing uncommitted is in those
 
     def _sum_up(self, rows: np.ndarray, columns: list[np.ndarray]) -> None:
         """Brings kinds and CRCs, those of what lies between episodes, too, up to what this commit writes."""
         firsts = rows["first_step"].astype(np.int64)
-        kinds = np.searchsorted(self._run_starts, firsts, "right") - 1
-        rows["kind"] = np.where(rows["n_actions"] > 0, self._first_run_row + np.maximum(kinds, 0), 0)
+        rows["kind"] = np.where(rows["n_actions"] > 0, self._kinds.places(firsts), 0)
         step, lane = np.divmod(firsts, self.width)
         over = step + rows["n_actions"]
         rested = self._take_up(rows, lane, over)
@@ -297,13 +284,10 @@ class Block:
         if leaf.is_json:
             return list(entries)
         pieces = []
-        bounds = [max(0, first - self.base) for first, _, _ in self._runs]
-        for number, (_, _, dtypes) in enumerate(self._runs):
-            end = bounds[number + 1] if number + 1 < len(bounds) else len(entries)
-            if end > bounds[number]:
-                dtype = dtypes[index]
-                assert dtype is not None  # noqa: S101  # for mypy: only JSON leaves have none
-                pieces.append(self.codec.encode(index, entries[bounds[number] : end], dtype))
+        for begin, end, dtypes in self._kinds.spans(self.base, len(entries)):
+            dtype = dtypes[index]
+            assert dtype is not None  # noqa: S101  # for mypy: only JSON leaves have none
+            pieces.append(self.codec.encode(index, entries[begin:end], dtype))
         if len(pieces) == 1:
             return np.ascontiguousarray(pieces[0])
         return np.concatenate(pieces) if pieces else np.zeros((0, *leaf.shape), leaf.dtype)
@@ -313,40 +297,18 @@ class Block:
         if not self.codec.leaves[0].is_number or len(self._leaves) != 1:
             return
         runs = []
-        for number, (first, kind, dtypes) in enumerate(self._runs):
+        for number, (first, kind, dtypes) in enumerate(self._kinds.runs):
             runs.append((first, kind, dtypes))
             if kind != '"int"':
                 continue
-            end = self._runs[number + 1][0] if number + 1 < len(self._runs) else self.base + len(self.tape.actions)
+            after = self._kinds.runs[number + 1 :]
+            end = after[0][0] if after else self.base + len(self.tape.actions)
             for at in range(max(first, self.base), end):
                 if not -(2**63) <= self.tape.actions[at - self.base] < 2**63:
                     taken = self.codec.take(self.tape.actions[at - self.base])
                     self.tape.actions[at - self.base] = taken.entries[0]
                     runs += [(at, taken.kind, taken.dtypes), (at + 1, kind, dtypes)]
-        self._runs = runs
-
-    def _write_kinds(self, writer: SegmentWriter, heap: Heap) -> None:
-        rows = np.zeros(len(self._runs) - self._runs_done, layout.KIND_ROW)
-        for row, (first, kind, _) in zip(rows, self._runs[self._runs_done :], strict=True):
-            ref = self._kind_refs.get(kind)
-            if ref is None:
-                ref = heap.add(kind.encode())
-                if len(self._kind_refs) < _KINDS_KEPT:
-                    self._kind_refs[kind] = ref
-            row["step"], row["kind"] = first, ref
-        layout.seal_rows(rows)
-        self._run_starts = [first for first, _, _ in self._runs]
-        self._first_run_row = writer.kinds.rows - self._runs_done
-        writer.kinds.append(rows)
-        self._runs_done = len(self._runs)
-
-    def _trim_runs(self) -> None:
-        """Forgets the kinds that nothing uncommitted is in."""
-        first = self._first_steps().min()
-        keep = 0
-        while keep + 1 < len(self._runs) and self._runs[keep + 1][0] <= first:
-            keep += 1
-        self._runs, self._runs_done = self._runs[keep:], self._runs_done - keep
+        self._kinds.runs = runs
 
     # ---- a wider column
 
@@ -368,8 +330,7 @@ class Block:
         new.heap.append(np.frombuffer(heap.data, np.uint8))
         self.codec = codec
         self.base -= first
-        self._runs = [(max(0, start - first), kind, dtypes) for start, kind, dtypes in self._runs]
-        self._runs_done = 0
+        self._kinds.move_back(first)
         self._move_back(first)
         # what is in the new segment already: the CRCs of that, now
         lanes = np.arange(self.width)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from reenact import headless, jsontags, rebuild, render, usercode, video
+from reenact import headless, jsontags, render, strangers, usercode, video
 from reenact.errors import RecipeError, ReenactError, SelectionError
 from reenact.recorder import Recorder
 from reenact.run import Run
@@ -111,7 +111,7 @@ class _Task:
             made: gym.Env[Any, Any] = usercode.factory(self.factory)(render_mode=render_mode)
             return made
         assert self.env_id is not None  # noqa: S101  # for mypy: `check` has seen to it
-        rebuild.register(self.env_id)
+        strangers.register(self.env_id)
         kwargs: dict[str, Any] = jsontags.loads(self.kwargs)
         return gym.make(self.env_id, **(kwargs | ({"render_mode": render_mode} if render_mode else {})))
 

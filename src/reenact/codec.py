@@ -23,7 +23,6 @@ whatever tagged JSON can't carry either as its `repr`.
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +32,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from reenact import jsontags, layout
+from reenact import jsontags, layout, nesting
+from reenact.nesting import Dtype, NoPlace
 
-Dtype = np.dtype[Any]
 Entry = Any
 """One leaf of one action as it waits for its commit: a number (Discrete), array bytes, or JSON bytes."""
 
@@ -98,10 +97,6 @@ class Taken:
 
 
 _TYPECODES = {array(code).itemsize: code for code in "bhiq"}
-
-
-class _NoPlace(Exception):  # noqa: N818  # a signal within this module
-    """The action's structure is not the space's."""
 
 
 def leaves_of(space: spaces.Space[Any], path: str = "") -> tuple[Leaf, ...]:
@@ -185,15 +180,15 @@ class ActionCodec:
     ) -> object:
         if isinstance(space, spaces.Dict):
             if not isinstance(action, Mapping) or set(action) != set(space.keys()):
-                raise _NoPlace
+                raise NoPlace
             kinds = {key: self._take(sub, action[key], entries, dtypes, notes) for key, sub in space.items()}
-            _note_base(action, dict, notes)
+            nesting.note_base(action, dict, notes)
             order = list(action)
             return {"dict": kinds} if order == list(kinds) else {"dict": kinds, "order": order}
         if isinstance(space, spaces.Tuple):
             if not isinstance(action, tuple | list) or len(action) != len(space.spaces):
-                raise _NoPlace
-            _note_base(action, tuple if isinstance(action, tuple) else list, notes)
+                raise NoPlace
+            nesting.note_base(action, tuple if isinstance(action, tuple) else list, notes)
             items = [self._take(sub, a, entries, dtypes, notes) for sub, a in zip(space, action, strict=True)]
             return {"items": items, "in": "tuple" if isinstance(action, tuple) else "list"}
         leaf = self.leaves[len(entries)]
@@ -201,11 +196,11 @@ class ActionCodec:
             entries.append(_to_jsonable(space, action))
             dtypes.append(None)
             return "jsonable"
-        kind, array = _numbers(action, notes)
+        kind, array = nesting.take(action, notes)
         if array.size != int(np.prod(leaf.shape, dtype=int)) or array.dtype.kind not in "biuf":
-            raise _NoPlace
+            raise NoPlace
         if not _fits(leaf.dtype, array) and _wider(leaf.dtype, array) is None:
-            raise _NoPlace
+            raise NoPlace
         if leaf.is_number:
             entries.append(array.reshape(())[()])
         else:
@@ -289,7 +284,7 @@ class ActionCodec:
         column = leaves[0] if len(leaves) == 1 else None
         if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
             try:
-                found = _restore_column(_parse_kind(kind), column)
+                found = nesting.restore_column(_parse_kind(kind), column)
             except (TypeError, KeyError, OverflowError, RecursionError) as error:  # the kind may be anybody's
                 raise ValueError(f"the log names an unknown kind of action: {kind[:80]}") from error
             if found is not None:
@@ -307,23 +302,10 @@ class ActionCodec:
         if kind == "jsonable":
             return space.from_jsonable([json.loads(row)])[0]
         flat, at = np.asarray(row).reshape(-1), [0]
-        found = _from_numbers(kind, flat, at)
+        found = nesting.restore(kind, flat, at)
         if at[0] != flat.size:
             raise ValueError("a kind for fewer numbers than there are")
         return found
-
-
-def _restore_column(kind: Any, column: np.ndarray) -> list[Any] | None:
-    """Makes the actions of a whole column, where all are ints, NumPy scalars or arrays; None for other kinds."""
-    if kind == "int" and column.ndim == 1 and column.dtype.kind in "iu":
-        return list(column.tolist())
-    if isinstance(kind, dict) and kind.keys() == {"scalar"} and column.ndim == 1:
-        return list(column.astype(_number_dtype(kind["scalar"])))
-    if isinstance(kind, dict) and kind.keys() == {"array", "shape"}:
-        shape = tuple(kind["shape"])
-        if math.prod(shape) == math.prod(column.shape[1:]):
-            return list(column.astype(_number_dtype(kind["array"])).reshape(len(column), *shape))
-    return None
 
 
 @lru_cache(maxsize=1024)
@@ -335,24 +317,13 @@ def _size(leaf: Leaf) -> int:
     return int(np.prod(leaf.shape, dtype=int)) * leaf.dtype.itemsize
 
 
-_MANY = 1 << 17
-"""Bytes from which NumPy compares faster than Python, which needs memory that the system has to be asked for."""
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.nbytes < _MANY:
-        return a.tobytes() == b.tobytes()
-    one, other = (np.ascontiguousarray(its).reshape(-1).view(np.uint8) for its in (a, b))
-    return np.array_equal(one, other)
-
-
 def _fits(column: Dtype, given: np.ndarray) -> bool:
     """Whether a column gives back every value to the bit."""
     if given.dtype == column:
         return True
     with np.errstate(all="ignore"):
         held = given.astype(column)
-        if not _same_bits(held.astype(given.dtype), given):
+        if not nesting.same_bits(held.astype(given.dtype), given):
             return False
     # between signed and unsigned, -1 comes back to the bit; but a Python int's kind says nothing of its sign
     kinds = (given.dtype.kind, column.kind)
@@ -374,11 +345,6 @@ def _holds_all(wider: Dtype, column: Dtype) -> bool:
     return np.can_cast(column, wider, "safe") and not (big and wider.kind == "f")
 
 
-def _note_base(value: object, base: type, notes: list[str]) -> None:
-    if type(value) is not base:
-        notes.append(f"{type(value).__module__}.{type(value).__qualname__} is kept as {base.__name__}")
-
-
 def _text_of(value: object) -> str:
     try:
         return repr(value)
@@ -387,14 +353,14 @@ def _text_of(value: object) -> str:
 
 
 def _to_jsonable(space: spaces.Space[Any], action: object) -> bytes:
-    """Writes an action of a space without fixed shape, if it comes back in the same types; else _NoPlace."""
+    """Writes an action of a space without fixed shape, if it comes back in the same types; else NoPlace."""
     try:
         text = json.dumps(space.to_jsonable([action])[0], separators=(",", ":"))
         again = space.from_jsonable([json.loads(text)])[0]
     except Exception as error:  # whatever a space of the user's own raises on an action that is not in it
-        raise _NoPlace from error
+        raise NoPlace from error
     if not _same(again, action):
-        raise _NoPlace
+        raise NoPlace
     return text.encode()
 
 
@@ -411,68 +377,3 @@ def _same(a: object, b: object) -> bool:
         assert isinstance(b, tuple | list)  # noqa: S101  # for mypy: the line above has checked it
         return len(a) == len(b) and all(map(_same, a, b))
     return a == b and repr(a) == repr(b)
-
-
-def _numbers(value: object, notes: list[str]) -> tuple[object, np.ndarray]:  # noqa: C901  # one case after another
-    """Returns the kind of a number, an array or a nesting of lists and tuples, and its numbers as one array."""
-    if isinstance(value, bool):
-        return "bool", np.array(value)
-    if isinstance(value, int):
-        _note_base(value, int, notes)
-        return "int", np.array(value, np.int64)
-    if isinstance(value, float) and type(value) is float:
-        return "float", np.array(value)
-    if isinstance(value, np.generic):
-        return {"scalar": value.dtype.str}, np.asarray(value)
-    if isinstance(value, np.ndarray):
-        _note_base(value, np.ndarray, notes)
-        return {"array": value.dtype.str, "shape": list(value.shape)}, np.asarray(value)
-    if isinstance(value, list | tuple):
-        _note_base(value, tuple if isinstance(value, tuple) else list, notes)
-        parts = [_numbers(item, notes) for item in value]
-        kinds = [kind for kind, _ in parts]
-        flat = np.concatenate([array.reshape(-1) for _, array in parts]) if parts else np.zeros(0)
-        for array, (_, part) in zip(np.split(flat, np.cumsum([p.size for _, p in parts])[:-1]), parts, strict=False):
-            if not _same_bits(array.astype(part.dtype), part.reshape(-1)):
-                raise _NoPlace  # an int beyond 2**53 beside a float
-        name = "tuple" if isinstance(value, tuple) else "list"
-        if len(kinds) > 1 and all(kind == kinds[0] for kind in kinds):
-            return {name: kinds[0], "n": len(kinds)}, flat
-        return {name: kinds}, flat
-    if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
-        array = np.asarray(value)
-        notes.append(f"{type(value).__module__}.{type(value).__qualname__} is kept as a NumPy array")
-        return {"array": array.dtype.str, "shape": list(array.shape)}, array
-    raise _NoPlace
-
-
-_MOST_EMPTY = 4096
-"""Lists without a number in them that an action may have; a hostile log could ask for any number of them."""
-_PYTHON = {"int": int, "float": float, "bool": bool}
-
-
-def _number_dtype(text: str) -> Dtype:
-    dtype = np.dtype(text)
-    if dtype.kind not in "biuf":
-        raise ValueError(f"a kind of dtype {text!r}, expected one of numbers")
-    return dtype
-
-
-def _from_numbers(kind: Any, flat: np.ndarray, at: list[int]) -> Any:
-    """Consumes numbers from `flat[at[0]:]` as the kind wants them."""
-    if isinstance(kind, str):
-        at[0] += 1
-        return _PYTHON[kind](flat[at[0] - 1])
-    if "scalar" in kind:
-        at[0] += 1
-        return flat[at[0] - 1].astype(_number_dtype(kind["scalar"]))
-    if "array" in kind:
-        size = int(np.prod(kind["shape"], dtype=int))
-        at[0] += size
-        return flat[at[0] - size : at[0]].astype(_number_dtype(kind["array"])).reshape(kind["shape"])
-    name = "tuple" if "tuple" in kind else "list"
-    if kind.get("n", 0) > _MOST_EMPTY + flat.size:
-        raise ValueError("a kind of more items than there are")
-    kinds = [kind[name]] * kind["n"] if "n" in kind else kind[name]
-    items = [_from_numbers(k, flat, at) for k in kinds]
-    return tuple(items) if name == "tuple" else items

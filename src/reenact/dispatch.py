@@ -13,7 +13,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, Self
 
-from reenact import filming, handover
+from reenact import handover, results
 from reenact.errors import ReenactError, SelectionError
 from reenact.plan import Piece, Plan, by_instance
 from reenact.process import this_process
@@ -258,7 +258,7 @@ class _Going:
     def give_up(self, films: Sequence[int], why: str) -> None:
         """Has what was not done be impossible."""
         for index in films:
-            self.ledger.heard(index, Outcome(filming.refused(self.films[index], why)))
+            self.ledger.heard(index, Outcome(results.refused(self.films[index], why)))
 
 
 def _told(error: BaseException) -> str:

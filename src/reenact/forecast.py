@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reenact import filming
+from reenact import takes
 from reenact.composing import Grid
 from reenact.cutting import Cutter
 from reenact.shots import Shot, Spool
@@ -106,7 +106,7 @@ def _rate_of_attempt(film: Film, job: Job, options: Options) -> tuple[float | No
                     )
                 sink = stack.enter_context(closing(Spool(folder))) if look.composed else cutter
                 with ladder.on(climb, render=True, shown=range(part.first, part.end)) as run:
-                    sink.begin(filming.scene(part, climb, run))
+                    sink.begin(takes.scene(part, climb, run))
                     attempt.film(part, run, sink)
                 if isinstance(sink, Spool):
                     video.add(sink)

@@ -11,8 +11,8 @@ from reenact import jsontags
 from reenact.batching import NEXT_STEP, SAME_STEP, LaneForm, autoreset_mode, lanes_of
 from reenact.episode import Unloggable
 from reenact.errors import RenderError, ReplayError
-from reenact.rebuild import refuse_names
 from reenact.signing import is_mine
+from reenact.strangers import refuse_names
 
 if TYPE_CHECKING:
     from reenact.episode import BatchReset, Move

@@ -169,7 +169,7 @@ class Episode:
         """Reads its steps, which a packed file may not have."""
         reader = self._table.reader
         if reader.partial and self._at >= 0:
-            name = f"episode {self.address if self.number is None else self.number}"
+            name = f"episode {name_of(self)}"
             reader.check_kept(int(reader.kept(self._at, 1)[0]), name)
         return reader
 
@@ -213,7 +213,7 @@ class Episode:
         whole = [state for state in states if state is not None]
         if len(whole) < len(states):
             warnings.warn(
-                f"reenact: episode {self.address if self.number is None else self.number} of {self.run.path}: "
+                f"reenact: episode {name_of(self)} of {self.run.path}: "
                 f"{len(states) - len(whole)} of {len(states)} states that it starts from is damaged: it needs another "
                 "origin, or a chain",
                 stacklevel=2,
@@ -293,6 +293,11 @@ class Episode:
             f"<Episode {self.number if self.number is not None else '-'} ({self.address}): {self.ended} after "
             f"{self.length} steps, return {self.return_:g}, seed {self.seed}>"
         )
+
+
+def name_of(episode: Episode) -> str:
+    """Returns what an episode is called: its number, else its address."""
+    return episode.address if episode.number is None else str(episode.number)
 
 
 def _again(run: Home, segment: int, at: int, number: int | None, index: int | None) -> Episode:

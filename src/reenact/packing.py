@@ -22,9 +22,9 @@ from reenact.inspection import Findings, inspect, length_of
 from reenact.ladder import Ladders
 from reenact.layout import Kept
 from reenact.naming import give_name
-from reenact.rebuild import Permissions
 from reenact.run import Run
 from reenact.selection import Episodes, Picks, Trigger, callable_trigger, given_of, select
+from reenact.strangers import Permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

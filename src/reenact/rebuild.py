@@ -1,96 +1,32 @@
 """How a recipe is followed when a replay begins, and what a log may make it import.
 
 One's own log (its signature holds) imports what its recipe names. A stranger's imports nothing: its env comes
-from the local registry or from a package in `TABLE`, its wrappers from Gymnasium or these.
+from the local registry or from a package in `strangers.TABLE`, its wrappers from Gymnasium or these.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from reenact import jsontags, script, usercode
 from reenact.errors import RecipeError, ReenactError, SelectionError, UntrustedError
 from reenact.recipe import STAND_IN, WITHOUT_EFFECT, Env, class_name, wrappers_of
+from reenact.strangers import NONE, TRUSTED, Permissions, refuse_names, register, untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-TABLE = {
-    "ALE/": "ale_py",
-    r"\w+(-ram)?(NoFrameskip|Deterministic)-v\d+$": "ale_py",
-    "MiniGrid-": "minigrid",
-    "BabyAI-": "minigrid",
-    "highway": "highway_env",
-    "merge-": "highway_env",
-    "roundabout-": "highway_env",
-    "parking-": "highway_env",
-    "intersection-": "highway_env",
-    "racetrack": "highway_env",
-    "Vizdoom": "vizdoom.gymnasium_wrapper",
-    "Fetch": "gymnasium_robotics",
-    "Hand": "gymnasium_robotics",
-    "Franka": "gymnasium_robotics",
-    "PointMaze": "gymnasium_robotics",
-    "AntMaze": "gymnasium_robotics",
-    "Adroit": "gymnasium_robotics",
-    "dm_control/": "shimmy",
-    "Meta-World/": "metaworld",
-    "Panda": "panda_gym",
-    "MiniWorld-": "miniworld",
-    "FlappyBird-": "flappy_bird_gymnasium",
-}
-"""How an id begins (a pattern) to the package that registers such: what a stranger's log may have imported."""
-
-_TRUSTED = frozenset({"gymnasium", "stable_baselines3", *(name.partition(".")[0] for name in TABLE.values())})
-"""Packages that a stranger's log may have imported: those of envs, and those whose wrappers stand around them."""
+    from collections.abc import Callable, Mapping, Sequence
 
 _RESERVED = frozenset({"id", "render_mode", "max_episode_steps", "disable_env_checker"})
 """What `gymnasium.make` takes for itself: no recipe has these among the env's kwargs."""
 
 _MOST_LANES = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """What a log that somebody else recorded may do, beyond what any may.
-
-    Attributes:
-        trust: it is treated like one's own.
-        imports: packages that it may import for its env's id and its wrappers.
-    """
-
-    trust: bool = False
-    imports: tuple[str, ...] = ()
-
-
-NONE = Permissions()
-
-
-def register(env_id: str, others: Iterable[str] = ()) -> list[str]:
-    """Imports what may register an id, until it is registered: the package in `TABLE`, then the others.
-
-    Returns:
-        Why some could not be imported.
-    """
-    missing = []
-    for module in (*(package for begins, package in TABLE.items() if re.match(begins, env_id)), *others):
-        if env_id in gym.registry:
-            break
-        try:
-            usercode.import_module(module)
-        except (ImportError, SelectionError) as error:
-            missing.append(f"{module!r} can't be imported ({error})")
-    return missing
 
 
 def rebuild(
@@ -105,7 +41,7 @@ def rebuild(
 
     Args:
         text: the recipe, as JSON.
-        mine: whether its signature holds; if not, only Gymnasium and the packages in `TABLE` are imported.
+        mine: whether its signature holds; if not, only Gymnasium and the packages in `strangers.TABLE` are imported.
         render_mode: "rgb_array" ("ansi" is taken where the env has that alone), "ansi", or None not to render.
         permissions: what else a stranger's recipe may have imported.
         kwargs: the caller's own arguments for the env, over the recipe's; dicts in them are merged, too.
@@ -172,13 +108,13 @@ class _Recipe:
     def __init__(self, raw: dict[str, Any], *, mine: bool, permissions: Permissions) -> None:
         self._raw, self._free = raw, mine or permissions.trust
         self._imports = permissions.imports
-        self._importable = _TRUSTED | {name.partition(".")[0] for name in permissions.imports}
+        self._importable = TRUSTED | {name.partition(".")[0] for name in permissions.imports}
 
     def factory(self) -> Callable[..., Any]:
         """Imports the factory that stands in for all the rest; a stranger's can't be one."""
         name = str(self._raw["factory"])
         if not self._free:
-            raise UntrustedError(_refusal(f"the factory {name!r}"))
+            raise UntrustedError(untrusted(f"the factory {name!r}"))
         found: Callable[..., Any] = self.load(name)
         why = usercode.unfit(found, ("render_mode",))
         if why is not None:
@@ -262,7 +198,7 @@ class _Recipe:
         if self._free and isinstance(entry_point, str) and entry_point.startswith("__main__:"):
             return EnvSpec(env_id, entry_point=self.load(entry_point))
         if not self._free and env_id.startswith("GymV2"):  # makes any env of the old gym, by a name of its own
-            raise UntrustedError(_refusal(f"an env of the old gym by way of {env_id!r}"))
+            raise UntrustedError(untrusted(f"an env of the old gym by way of {env_id!r}"))
         missing = [] if env_id in gym.registry else self._register(env_id)
         if env_id in gym.registry:
             return gym.registry[env_id]
@@ -272,7 +208,7 @@ class _Recipe:
             why = f": {'; '.join(missing)}" if missing else f", nor by {', '.join(raw['modules'])}"
             raise RecipeError(f"no env {env_id!r} is registered here{why}: {STAND_IN}")
         wanted = sorted({*raw["modules"], *([entry_point.partition(":")[0]] if entry_point else [])})
-        raise UntrustedError(_refusal(f"{', '.join(map(repr, wanted))} for the env {env_id!r}, not registered here"))
+        raise UntrustedError(untrusted(f"{', '.join(map(repr, wanted))} for the env {env_id!r}, not registered here"))
 
     def _register(self, env_id: str) -> list[str]:
         named = [str(module) for module in self._raw["modules"] if module not in script.NAMES] if self._free else []
@@ -286,7 +222,7 @@ class _Recipe:
         # a package's __main__ is a program: importing it runs it
         known = module.partition(".")[0] in self._importable and not module.endswith(".py")
         if not self._free and (not known or "__main__" in module):
-            raise UntrustedError(_refusal(repr(name)))
+            raise UntrustedError(untrusted(repr(name)))
         if module in script.NAMES:
             return script.find(qualified, self._raw.get("main"))
         if module.endswith(".py"):
@@ -344,51 +280,7 @@ def _code_of(raw: dict[str, Any]) -> str:
 _CALLABLE = re.compile(r'"\$callable": "([^"]*)"')
 
 
-def _refusal(what: str) -> str:
-    return (
-        f"this log was not recorded by you, and would import {what}: nothing was imported; --trust lets it, "
-        "--import PKG lets it import a package, --env module:factory takes your own code instead"
-    )
-
-
 _NAME = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
-
-
-def refuse_names(value: object) -> None:
-    """Refuses text that names something importable, or a file by its path.
-
-    Some envs import what their arguments name (highway-env, whatever stands behind the last dot), or read it.
-
-    Raises:
-        UntrustedError: there is such text in it.
-    """
-    waiting = [value]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, np.ndarray | np.generic) and part.dtype.kind in "SU":
-            part = part.tolist()  # text in the form of arrays is text
-        if isinstance(part, dict):
-            waiting += [*part.keys(), *part.values()]
-        elif isinstance(part, list | tuple):
-            waiting += part
-        elif isinstance(part, bytes):
-            waiting.append(part.decode("utf-8", "replace"))
-        elif isinstance(part, str) and (_is_path(part) or _is_importable(part)):
-            raise UntrustedError(_refusal(repr(part)))
-
-
-def _is_path(text: str) -> bool:
-    return "/" in text or "\\" in text or text.lstrip().startswith(("~", ".."))
-
-
-def _is_importable(text: str) -> bool:
-    head, dot, _ = text.strip().replace(":", ".").partition(".")
-    if not dot or not head or head in _TRUSTED:
-        return False
-    try:
-        return head in sys.modules or head in sys.stdlib_module_names or importlib.util.find_spec(head) is not None
-    except (ImportError, ValueError):
-        return True  # it is there, and odd
 
 
 def _checked(text: str) -> dict[str, Any]:

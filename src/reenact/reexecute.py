@@ -17,8 +17,8 @@ from reenact.episode import ResetOptions, Unloggable
 from reenact.errors import ReenactError, ReplayError, VideoError
 from reenact.fingerprint import fingerprint
 from reenact.guard import Guard
-from reenact.rebuild import refuse_names
 from reenact.signing import is_mine
+from reenact.strangers import refuse_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

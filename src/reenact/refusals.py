@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reenact import filming, naming
+from reenact import filming, naming, results
 from reenact.errors import VideoError
 from reenact.work import REFUSALS, reason
 
@@ -77,5 +77,5 @@ def unmade(film: Film, prepare: Callable[[Stage], Stage], told: dict[str, str]) 
             except REFUSALS as error:
                 told[stage.recipe] = reason(error)
         if why := told.setdefault(stage.recipe, ""):
-            return filming.refused(film, why)
+            return results.refused(film, why)
     return None

@@ -33,10 +33,10 @@ from reenact.dispatch import Crews
 from reenact.errors import SelectionError
 from reenact.look import Look, Looks
 from reenact.look import of as look_of
-from reenact.rebuild import Permissions
 from reenact.run import Run
 from reenact.selection import Awaited, Episodes, Picks, Trigger, callable_trigger, capped_cubic, given_of, select
 from reenact.shelf import Shelf
+from reenact.strangers import Permissions
 from reenact.work import Job
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from reenact import drawing, headless
 from reenact.drawing import Camera
 from reenact.errors import ReenactError, ReplayError, VideoError
 from reenact.laneenv import BatchLane, LaneEnv
-from reenact.rebuild import NONE, Permissions, rebuild, refusal, text_alone
+from reenact.rebuild import rebuild, refusal, text_alone
 from reenact.recipe import inert, read
 from reenact.signing import is_mine
+from reenact.strangers import NONE, Permissions
 from reenact.usercode import unfit
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import gymnasium as gym
 
-from reenact import diagnosis, filming, headless, trial, usercode
+from reenact import diagnosis, filming, headless, results, trial, usercode
 from reenact.drawing import Camera
 from reenact.errors import ReenactError, RenderError, SelectionError
 from reenact.ladder import Ladders
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from reenact.episode import ReplayResult
     from reenact.films import Film
     from reenact.process import Process
-    from reenact.rebuild import Permissions
     from reenact.recipe import EnvFactory
     from reenact.stage import Stage
+    from reenact.strangers import Permissions
 
 
 REFUSALS = (ReenactError, gym.error.DependencyNotInstalled)
@@ -191,7 +191,7 @@ class Desk:
         except REFUSALS as error:
             cause = error.__cause__ if isinstance(error, RenderError) else None
             shown = "" if cause is None else "".join(traceback.format_exception(cause))
-            return Outcome(filming.refused(film, reason(error)), shown)
+            return Outcome(results.refused(film, reason(error)), shown)
 
     def _one(self, film: Film) -> ReplayResult:
         if self._job.options is not None and self._shelf is not None:
@@ -200,7 +200,7 @@ class Desk:
         ladder, rendered = self._ladders.of(episode), self._job.rendered
         found = trial.run(ladder, episode, render=rendered, tell=self._advanced)
         explained = None if found.climb is None else diagnosis.explain(ladder, found.climb, episode, rendered=rendered)
-        return filming.result_of(film, self._job.tolerance, found, explained=explained)
+        return results.result_of(film, self._job.tolerance, found, explained=explained)
 
     def _advanced(self, frames: int) -> None:
         self._listener.tell(Advanced(frames))
