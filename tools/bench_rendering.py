@@ -3,6 +3,7 @@
     python tools/bench_rendering.py                      five envs, short episodes, frames read back
     python tools/bench_rendering.py --quick              the same, small: to see that it runs, not to quote
     python tools/bench_rendering.py --only CartPole      one of them
+    … --only LunarLander --episodes 12                   a larger job, in which the workers' start weighs less
     python tools/bench_rendering.py --memory             peak memory of 500 and of 5,000 frames
 
 The limit is the env stepped and drawn by the same actions, nothing compared and nothing encoded. All forms take turns
@@ -25,7 +26,7 @@ import tempfile
 import threading
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -355,6 +356,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small run of everything asked for")
     parser.add_argument("--repeats", type=int, help="turns of each form (5)")
     parser.add_argument("--only", metavar="NAME", action="append", help="this env; may be repeated")
+    parser.add_argument("--episodes", type=int, help="so many films of each env, in place of its own number")
     parser.add_argument("--memory", action="store_true", help="peak memory")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -367,7 +369,8 @@ def main() -> None:
     print(HEAD, flush=True)
     for case in cases(0.1 if options.quick else 1.0):
         if options.only is None or case.name in options.only:
-            report(case, options.repeats or (1 if options.quick else 5))
+            sized = replace(case, episodes=options.episodes or case.episodes)
+            report(sized, options.repeats or (1 if options.quick else 5))
 
 
 if __name__ == "__main__":
