@@ -87,7 +87,7 @@ def test_the_default_plays_in_browsers(tmp_path: Path, size: tuple[int, int]) ->
     line, (found_width, found_height) = stream_line(write(tmp_path / "a.mp4", noise(3, *size), Encoding()))
     assert "h264" in line
     assert "yuv420p(tv, bt470bg" in line
-    assert (found_width, found_height) == (width + width % 2, height + height % 2)
+    assert (found_width, found_height) == (max(4, width + width % 2), max(4, height + height % 2))
 
 
 def test_padding_moves_no_pixel(tmp_path: Path) -> None:
@@ -132,6 +132,15 @@ with VideoWriter(Path(sys.argv[1]), Encoding()) as writer:
         del screen, copies
     print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 200)
 """
+
+
+@pytest.mark.parametrize("size", [(1, 64), (64, 1), (2, 64), (64, 2)])
+def test_the_narrowest_frames_keep_their_colour(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A video of one or two rows or columns is no grey one."""
+    frame = np.full((*size, 3), (255, 40, 34), np.uint8)
+    frame[-1, -1] = 0  # of one colour, it would be refused
+    shown = decode(write(tmp_path / "a.mp4", [frame] * 3, Encoding(quality=100)))[1][0, 0].astype(int)
+    assert shown[0] > shown[1:].max() + 60
 
 
 def test_frames_are_drawn_into_memory_that_is_there(tmp_path: Path) -> None:

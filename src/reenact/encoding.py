@@ -18,10 +18,11 @@ _WORST_CRF = {"mp4": 51, "webm": 63}
 # B frames, weighted prediction and a finer search for motion do little for what simulators draw: of CartPole, Pong,
 # LunarLander, CarRacing and HalfCheetah, a frame takes 8 to 29 % less CPU without them, and -8 to +24 % bytes.
 _LEFT_OUT = ("-bf", "0", "-weightp", "0", "-subq", "0", "-motion-est", "dia")
-# From RGB to half the colours, which takes a third of an encoder's time: each colour the mean of its four pixels, in
-# BT.601. Without "full_chroma_inp" swscale halves them in plain C, at nearly twice the CPU, and zimg takes 2.5 times
-# as much, for colours further from the frames' (LunarLander 49.0 dB; zimg 47.4, fast_bilinear 45.8).
+# From RGB to half the colours, which takes a third of an encoder's time: of even sides, each colour is the mean of its
+# four pixels, in BT.601. Without "full_chroma_inp" swscale halves them in plain C, at nearly twice the CPU; zimg takes
+# 2.5 times as much, for colours further from the frames' (LunarLander 49.0 dB; zimg 47.4, fast_bilinear 45.8).
 _HALVE = "scale=flags=area+full_chroma_inp:out_color_matrix=bt601,format=yuv420p,setparams=colorspace=bt470bg"
+_SHORTEST_SIDE = 4  # of two rows or columns, swscale takes the second one's colours alone
 _SLOWEST_REALTIME = 5  # libvpx's speeds from here on are meant for its realtime mode
 _SHORTEST_DELAY_CS = 2  # browsers play a GIF whose frames last 1/100 s at a tenth of its speed
 
@@ -37,7 +38,8 @@ class Encoding:
         format: "mp4" (H.264), "webm" (VP9), "gif", or "frames": a folder of PNGs.
         lossless: Every pixel of an mp4 or WebM exactly as rendered, in RGB, at 2 to 28 times the size; browsers
             don't play such an mp4. Otherwise yuv420p, which plays everywhere; an mp4's odd sides get a black row
-            or column more. Frames are always lossless, a GIF with its 256 colours never is.
+            or column more, those below four up to three. Frames are always lossless, a GIF with its 256 colours
+            never is.
         quality: Of an mp4 or WebM: 0, the worst, to 100, the best that its codec can do; its crf goes evenly
             from 51 (VP9: 63) to 0. None: 55.
         preset: Of an mp4 or WebM: one of `PRESETS`. None: "veryfast", for an mp4 with what costs most left out.
@@ -113,7 +115,8 @@ class Encoding:
         if self.lossless:
             return "libx264rgb", preset, ["-crf", "0"]
         # Not "libx264": for that, MoviePy sets a pixel format of its own after ours.
-        pad = "pad=ceil(iw/2)*2:ceil(ih/2)*2," if height % 2 or width % 2 else ""
+        sides = [max(_SHORTEST_SIDE, side + side % 2) for side in (width, height)]
+        pad = f"pad={sides[0]}:{sides[1]}," if sides != [width, height] else ""
         return "h264", preset, [*self._crf(), *(_LEFT_OUT if self.preset is None else ()), "-vf", pad + _HALVE]
 
     def _crf(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Numbers as they are given: alone, in arrays, or in lists and tuples of these; their kind, and one flat array.
 
 A kind is JSON: "int", "float", "bool"; {"scalar": dtype}; {"array": dtype, "shape": [...]}; {"list": [kinds]} or
-{"tuple": [kinds]}, and {"list": kind, "n": how many} where all are alike.
+{"tuple": [kinds]}, of which either has one kind and "n", how many, where all are alike.
 """
 
 from __future__ import annotations

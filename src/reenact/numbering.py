@@ -120,6 +120,11 @@ class Numbering:
                 return at, int(number[0]) if len(number) else None
         return None
 
+    def last_index(self, segment: int) -> int | None:
+        """Returns the greatest index of a segment's episodes; None: it has none."""
+        which = [table.number for table in self.tables].index(segment)
+        return int(self._parts[which]["index"].max(initial=-1)) if len(self._parts[which]["index"]) else None
+
     def numbers_of(self, segment: int) -> dict[int, int]:
         """Returns the numbers of a segment's episodes, by their indices."""
         which = [table.number for table in self.tables].index(segment)

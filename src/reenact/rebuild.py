@@ -1,4 +1,4 @@
-"""How a recipe is followed when a replay begins, and what a log may make it import.
+"""How a recipe is followed when a replay begins.
 
 One's own log (its signature holds) imports what its recipe names. A stranger's imports nothing: its env comes
 from the local registry or from a package in `strangers.TABLE`, its wrappers from Gymnasium or these.

@@ -143,11 +143,12 @@ class Run(Columns):
         found = self._numbering.find(int(segment), int(index))
         if found is None:
             held = {each.number: each.episodes for each in self.segments}
-            raise EpisodeNotFoundError(
-                f"no episode {address} in {self.path}: "
-                + (f"segment {segment} has {held[int(segment)]} episodes" if int(segment) in held else
-                   f"its segments are {', '.join(map(str, held))}")
-            )  # fmt: skip
+            what = f"its segments are {', '.join(map(str, held))}"
+            if int(segment) in held:
+                last = self._numbering.last_index(int(segment))
+                what = f"segment {segment} has {held[int(segment)]} episodes"
+                what += f", the last one {segment}.{last}" if last is not None else ""
+            raise EpisodeNotFoundError(f"no episode {address} in {self.path}: {what}")
         return self._episode(*found)
 
     def number_of(self, address: str) -> int:

@@ -43,6 +43,21 @@ class Status:
         return not self.closed and self.writer.is_alive(self.heartbeat)
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The episodes that ran at a commit.
+
+    Attributes:
+        rows: theirs: one, or one a lane.
+        ended: how many episodes of the segment had ended.
+        steps: how many rows of steps it had.
+    """
+
+    rows: list[np.void]
+    ended: int
+    steps: int
+
+
 class Slots:
     """The slots of one segment, read anew at each call."""
 
@@ -93,21 +108,18 @@ class Slots:
             layout.seal(slots[at])
         return slots
 
-    def open_episodes(self) -> tuple[list[np.void], int]:
-        """Reads the rows of the episodes that run, or ran when the writer was killed: one, or one a lane.
-
-        Returns:
-            The rows, and how many episodes had ended by the commit that wrote them.
-        """
+    def running(self) -> Running:
+        """Reads what the last commit said of the episodes that run, or ran when the writer was killed."""
         slot = self._latest(layout.OPEN)
         if slot is None:
-            return [], 0
+            return Running([], 0, 0)
         rows, used = np.atleast_1d(slot["row"]), np.atleast_1d(slot["used"]) != 0
         sound = self._header.sound(rows)
-        # the first lane's index is that number; the first segments of version 1 say nothing of lanes that rest, and
-        # count those that run
+        # the first lane's index is how many had ended; the first segments of version 1 say nothing of lanes that rest,
+        # and count those that run
         said = rows[sound]["index"].tolist() if self._header.home is not None else []
-        return list(rows[sound & used]), said[0] if said else 0
+        ends = rows[sound]["first_step"] // self._header.width + rows[sound]["n_actions"]
+        return Running(list(rows[sound & used]), said[0] if said else 0, int(ends.max(initial=0)) * self._header.width)
 
     def following(self, lane: int, end: int) -> tuple[np.void, bool] | None:
         """Reads what is said of a lane's reset after its last row of the table, and whether it has come; None: nothing.
@@ -141,7 +153,7 @@ class Slots:
         if not alive:
             return self.torn(layout.OPEN) or (self._latest(layout.OPEN) is None and self.status().committed)
         until = time.monotonic() + _WRITE_S
-        while self.torn(layout.OPEN) or self.is_behind():
+        while self.torn(layout.OPEN) or self._is_behind():
             said = self._file.read_afresh(layout.OPEN).tobytes()
             if said == self._stays or time.monotonic() > until:
                 self._stays = said
@@ -149,7 +161,7 @@ class Slots:
             time.sleep(_WRITE_S / 20)
         return False
 
-    def is_behind(self) -> bool:
+    def _is_behind(self) -> bool:
         """Whether what `open` says is older than the commit that `status` tells of."""
         newest = [self._latest(name) for name in (layout.STATUS, layout.OPEN)]
         commit, said = (-1 if slot is None else int(slot["sequence"]) for slot in newest)

@@ -11,9 +11,12 @@ from reenact.layout import Ended, Kept
 
 if TYPE_CHECKING:
     from reenact.reader import SegmentReader
-    from reenact.slots import Status
+    from reenact.slots import Running, Status
 
 Array = np.ndarray[Any, Any]
+
+_MOST = (1 << 32) - 1
+"""The greatest index that a row can hold."""
 
 FIELDS: dict[str, str] = {
     "length": "u4",
@@ -78,6 +81,7 @@ class Table:
     def __init__(self, reader: SegmentReader) -> None:
         self.number, self.reader = reader.number, reader
         self._damaged_rows, self._ends_damaged, self._lost_last = 0, False, False
+        self._unsure, self._damaged_below = False, 0  # above all damaged rows that others follow, an index
         self._columns = {name: np.zeros(0, dtype) for name, dtype in FIELDS.items()}
         self._columns |= {"row": np.zeros(0, np.int64), "index": np.zeros(0, np.int64)}
         if reader.partial:
@@ -114,13 +118,13 @@ class Table:
         before = (self.status, self.alive, [row.tobytes() for row in self.interrupted])
         fresh = self._take_rows()
         self.live, self.interrupted = [], []
-        said, ended_then = self.reader.slots.open_episodes()
-        found = [] if status.closed or self._taken_over else self._still_open(said)
+        running = self.reader.slots.running()
+        found = [] if status.closed or self._taken_over else self._still_open(running)
         if alive:
             self.live = found
         elif status.writer.pid:  # else nobody knows whether they run
             self.interrupted = [row.copy() for row in found if row["length"]]
-            self._settle(status.heartbeat, ended_then)
+            self._settle(status.heartbeat, running.ended)
         self._lost_last = not (status.closed or self._taken_over) and self._has_lost_last(status, alive=alive)
         self.status, self.alive, self._finished = status, alive, finished
         return fresh or before != (status, alive, [row.tobytes() for row in self.interrupted])
@@ -128,6 +132,8 @@ class Table:
     def _has_lost_last(self, status: Status, *, alive: bool) -> bool:
         """Whether something that was said of the episodes that run, or ran, is lost."""
         slots = self.reader.slots
+        if self._unsure:
+            return True
         if not status.writer.pid:
             return not self.interrupted
         if alive:
@@ -136,27 +142,36 @@ class Table:
             return slots.torn(layout.OPEN)
         return not self.interrupted and slots.lost_open(alive=False)
 
-    def _still_open(self, found: list[np.void]) -> list[np.void]:
-        """Returns those of a slot's episodes that are not among the rows: the slot may be older than these."""
+    def _still_open(self, running: Running) -> list[np.void]:
+        """Returns those of a slot's episodes that are not among the rows: the slot may be older than these.
+
+        Where some of these are damaged, nobody knows which of its episodes they were.
+        """
+        self._unsure = False
         if self.reader.header.autoreset:
-            if self._ends_damaged and self.reader.slots.is_behind():
-                return []
+            if running.steps < self.reader.count(layout.REWARD):
+                self._unsure = self._ends_damaged or self._damaged_below > running.ended
             lanes = range(len(self._lane_ends))
             return [
-                row for row in found if row["lane"] in lanes and int(row["first_step"]) >= self._lane_ends[row["lane"]]
+                row
+                for row in running.rows
+                if row["lane"] in lanes and int(row["first_step"]) >= self._lane_ends[row["lane"]] and not self._unsure
             ]
         # a damaged last row can't tell whether it is
-        return [row for row in found if int(row["first_step"]) >= self._end_of_rows and not self._ends_damaged]
+        return [row for row in running.rows if int(row["first_step"]) >= self._end_of_rows and not self._ends_damaged]
 
     def _settle(self, heartbeat: int, ended_then: int) -> None:
         """The episodes that ran when the writer was killed ended at its last commit, which had seen so many end."""
         # damaged rows at the end may have been of resets without a step: what the slot says is no guess
         ended = self._least_index if self._ends_damaged else self._next_index
+        later = max(0, ended - ended_then) if self.reader.header.autoreset else 0  # the slot may be older than rows
+        if any(int(row["index"]) + later > _MOST for row in self.interrupted if later):
+            self.interrupted, self._unsure = [], True  # no writer gives such ones
         for row in self.interrupted:
             row["end_time"] = max(int(row["end_time"]), heartbeat)  # a damaged slot may have that of the one before
-            if self.reader.header.autoreset:  # whose slot may be older than rows that stand
+            if self.reader.header.autoreset:
                 row["end_time"] = max(int(row["end_time"]), self._last_end_time)
-                row["index"] += max(0, ended - ended_then)
+                row["index"] += later
 
     @property
     def committed(self) -> bool:
@@ -199,6 +214,10 @@ class Table:
             if len(marked):
                 self._unread.append((at + marked, refs[marked]))
             self._count = end
+            damaged = np.flatnonzero(~sound)
+            after = int(damaged[-1]) + 1 if len(damaged) else 0
+            if (len(damaged) or self._ends_damaged) and after < len(rows) and "index" in rows.dtype.names:
+                self._damaged_below = int(rows["index"][after])
             self._ends_damaged = not sound[-1]
             if self.reader.header.autoreset:
                 mine = rows[sound & (rows["lane"] >= 0) & (rows["lane"] < len(self._lane_ends))]

@@ -88,12 +88,12 @@ class _Take:
             ladder = self._ladders.of(part.episode)
             climb = self._climbs.get(part.episode.address) or ladder.climb(part.episode, render=True)
             self._climbs[part.episode.address] = climb
-            settled = climb.exhausted
+            exhausted = climb.exhausted
             error = divergence = None
             try:
                 with ladder.on(climb, render=True, shown=range(part.first, part.end)) as run:
                     self._sink.begin(scene(part, climb, run))
-                    for shot in self._shots(part, run, to_the_end=settled):
+                    for shot in self._shots(part, run, to_the_end=exhausted):
                         self._sink.take(shot)
                         progress.reached(before + shot.at - part.first + 1)
                 divergence = run.divergence
@@ -101,7 +101,7 @@ class _Take:
                 return False
             except (ReplayError, DamagedError) as refusal:
                 error = refusal
-            if settled:
+            if exhausted:
                 if error is not None:
                     raise error
             elif divergence is None and error is None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from reenact.encoding import Encoding
 
-_KEPT_FRAMES, _MOST_KEPT_BYTES = 8, 31 << 20
+_KEPT_FRAMES, _MOST_KEPT_BYTES = 8, 31 << 20  # more than an env frees with a frame; within what malloc takes up
 _CLOSE_TIMEOUT_S = 600.0  # what remains to encode at the end is a pipe's worth and x264's lookahead
 
 
