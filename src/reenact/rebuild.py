@@ -27,6 +27,8 @@ _RESERVED = frozenset({"id", "render_mode", "max_episode_steps", "disable_env_ch
 """What `gymnasium.make` takes for itself: no recipe has these among the env's kwargs."""
 
 _MOST_LANES = 1 << 16
+_CALLABLE = re.compile(r'"\$callable": "([^"]*)"')
+_NAME = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 def rebuild(
@@ -275,12 +277,6 @@ def _code_of(raw: dict[str, Any]) -> str:
     if isinstance(raw.get("main"), dict) and any(name.partition(":")[0] in script.NAMES for name in names):
         names.append(str(raw["main"].get("path")))
     return ", ".join(repr(name) for name in dict.fromkeys(names))
-
-
-_CALLABLE = re.compile(r'"\$callable": "([^"]*)"')
-
-
-_NAME = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 def _checked(text: str) -> dict[str, Any]:
