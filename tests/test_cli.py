@@ -37,6 +37,11 @@ KEYS = [
     "error",
 ]
 REENACT = "from reenact.cli import main; main()"
+# as from a terminal, whatever the tests run under: nohup ignores hang-ups, a shell's "&" Ctrl-C
+STOPPABLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    f"[signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)]; {REENACT}"
+)
 COMMANDS = ["check", "demo", "ls", "pack", "repair", "replay", "show", "verify"]
 
 
@@ -428,7 +433,7 @@ def test_a_command_that_is_stopped_leaves_nothing_behind(number: signal.Signals,
         )
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", REENACT, "replay", run, "--env", "slow.py:make"],
+        [sys.executable, "-c", STOPPABLE, "replay", run, "--env", "slow.py:make"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
     try:
