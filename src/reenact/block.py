@@ -297,12 +297,11 @@ class Block:
         if not self.codec.leaves[0].is_number or len(self._leaves) != 1:
             return
         runs = []
-        for number, (first, kind, dtypes) in enumerate(self._kinds.runs):
+        ends = [*(first for first, _, _ in self._kinds.runs[1:]), self.base + len(self.tape.actions)]
+        for (first, kind, dtypes), end in zip(self._kinds.runs, ends, strict=False):  # there may be none
             runs.append((first, kind, dtypes))
             if kind != '"int"':
                 continue
-            after = self._kinds.runs[number + 1 :]
-            end = after[0][0] if after else self.base + len(self.tape.actions)
             for at in range(max(first, self.base), end):
                 if not -(2**63) <= self.tape.actions[at - self.base] < 2**63:
                     taken = self.codec.take(self.tape.actions[at - self.base])

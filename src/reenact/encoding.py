@@ -18,9 +18,9 @@ _WORST_CRF = {"mp4": 51, "webm": 63}
 # B frames, weighted prediction and a finer search for motion do little for what simulators draw: of CartPole, Pong,
 # LunarLander, CarRacing and HalfCheetah, a frame takes 8 to 29 % less CPU without them, and -8 to +24 % bytes.
 _LEFT_OUT = ("-bf", "0", "-weightp", "0", "-subq", "0", "-motion-est", "dia")
-# From RGB to half the colours, which takes a third of an encoder's time: of even sides, each colour is the mean of its
-# four pixels, in BT.601. Without "full_chroma_inp" swscale halves them in plain C, at nearly twice the CPU; zimg takes
-# 2.5 times as much, for colours further from the frames' (LunarLander 49.0 dB; zimg 47.4, fast_bilinear 45.8).
+# From RGB to half the colours, a sixth of an encoder's time: of even sides, each colour is the mean of its four pixels,
+# in BT.601. Without "full_chroma_inp" swscale halves them in plain C, at twice the CPU; zimg takes 2.5 times as much,
+# for colours further from the frames' (LunarLander 49.0 dB; zimg 47.4, fast_bilinear 45.8).
 _HALVE = "scale=flags=area+full_chroma_inp:out_color_matrix=bt601,format=yuv420p,setparams=colorspace=bt470bg"
 _SHORTEST_SIDE = 4  # of two rows or columns, swscale takes the second one's colours alone
 _SLOWEST_REALTIME = 5  # libvpx's speeds from here on are meant for its realtime mode

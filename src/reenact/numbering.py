@@ -123,7 +123,8 @@ class Numbering:
     def last_index(self, segment: int) -> int | None:
         """Returns the greatest index of a segment's episodes; None: it has none."""
         which = [table.number for table in self.tables].index(segment)
-        return int(self._parts[which]["index"].max(initial=-1)) if len(self._parts[which]["index"]) else None
+        indices = self._parts[which]["index"]
+        return int(indices.max()) if len(indices) else None
 
     def numbers_of(self, segment: int) -> dict[int, int]:
         """Returns the numbers of a segment's episodes, by their indices."""

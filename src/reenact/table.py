@@ -145,17 +145,19 @@ class Table:
     def _still_open(self, running: Running) -> list[np.void]:
         """Returns those of a slot's episodes that are not among the rows: the slot may be older than these.
 
-        Where some of these are damaged, nobody knows which of its episodes they were.
+        Where rows that are newer than a vector env's slot are damaged, nobody knows which of its episodes they were.
         """
         self._unsure = False
         if self.reader.header.autoreset:
-            if running.steps < self.reader.count(layout.REWARD):
-                self._unsure = self._ends_damaged or self._damaged_below > running.ended
+            newer_damaged = self._ends_damaged or self._damaged_below > running.ended
+            self._unsure = newer_damaged and running.steps < self.reader.count(layout.REWARD)
+            if self._unsure:
+                return []
             lanes = range(len(self._lane_ends))
             return [
                 row
                 for row in running.rows
-                if row["lane"] in lanes and int(row["first_step"]) >= self._lane_ends[row["lane"]] and not self._unsure
+                if row["lane"] in lanes and int(row["first_step"]) >= self._lane_ends[row["lane"]]
             ]
         # a damaged last row can't tell whether it is
         return [row for row in running.rows if int(row["first_step"]) >= self._end_of_rows and not self._ends_damaged]
