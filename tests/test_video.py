@@ -21,10 +21,12 @@ import pytest
 from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
 from decoding import FFMPEG, LOSSLESS, comment_of, decode, ffmpeg, files, noise, number_of, numbered, stream_line, write
+from reenact import feed as feed_room
 from reenact import ffmpeg as ffmpeg_room
 from reenact import partials, video
 from reenact.encoding import Encoding
 from reenact.errors import VideoError, VideoExistsError
+from reenact.feed import Feed
 from reenact.video import VideoWriter, check_frame
 
 HARD_TEXT = "quotes \" ' unicode é 漢 🎥 lines\n\r\n = ; # \\ \\n [STREAM] \x00\x1f\u2028 " + "x=;#\\" * 4000
@@ -392,7 +394,7 @@ def test_an_interrupted_write_ends_the_video(tmp_path: Path, monkeypatch: pytest
         def interrupt(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(FFMPEG_VideoWriter, "write_frame", interrupt)
+        monkeypatch.setattr(Feed, "put", interrupt)
         with pytest.raises(KeyboardInterrupt):
             writer.write(noise(1)[0])
         with pytest.raises(VideoError, match="finished or abandoned"):
@@ -586,28 +588,80 @@ def test_the_pipe_is_large(tmp_path: Path) -> None:
         assert fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) == 1 << 20
 
 
-def _no_constant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(fcntl, "F_SETPIPE_SZ")
-
-
-def _no_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-
-
 def _over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ffmpeg_room, "_PIPE_BYTES", 1 << 30)
-    monkeypatch.setattr(fcntl, "fcntl", _refuse)
+    monkeypatch.setattr(feed_room, "_PIPE_BYTES", 1 << 30)
 
 
-def _refuse(*_: Any) -> None:
-    raise PermissionError(errno.EPERM, "over pipe-max-size")
+def _no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr(feed_room, "_splices", feed_room._splices.__wrapped__)  # noqa: SLF001 - not as asked before
 
 
-@pytest.mark.parametrize("hide", [_no_constant, _no_module, _over_the_limit])
-def test_a_pipe_that_cannot_grow_is_no_error(
+def _another_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+
+
+@pytest.mark.parametrize("hide", [_over_the_limit, _no_such_call, _another_system])
+def test_without_such_a_pipe_videos_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hide: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    """Without F_SETPIPE_SZ, without fcntl, or over the user's limit, videos are the same."""
+    """Over the user's limit, in a sandbox without the calls, or on another system, every frame is there to the bit."""
     hide(monkeypatch)
-    frames = noise(3)
+    frames = noise(30, 300, 200)
     assert np.array_equal(decode(write(tmp_path / "a.mp4", frames)), frames)
+
+
+def test_ffmpeg_leaves_a_core_to_the_env(tmp_path: Path) -> None:
+    """An encoder runs on all cores that this process may use, but one; on that one where there is no other."""
+    code = """
+import os, sys
+from pathlib import Path
+from decoding import noise
+from reenact.video import VideoWriter
+from reenact.encoding import Encoding
+ours = sorted(os.sched_getaffinity(0))
+for allowed in [set(ours), {ours[0]}]:
+    os.sched_setaffinity(0, allowed)
+    with VideoWriter(Path(sys.argv[1]), Encoding()) as writer:
+        writer.write(noise(1)[0])
+        found = os.sched_getaffinity(writer._proc.pid)
+    print(found <= allowed, len(allowed) - len(found), len(allowed) > 1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], cwd=Path(__file__).parent, capture_output=True, check=True, text=True
+    )
+    several = len(os.sched_getaffinity(0)) > 1
+    assert done.stdout == f"True {int(several)} {several}\nTrue 0 False\n"
+
+
+PASSING_ON = """#!{python}
+import os, subprocess, sys
+ffmpeg = subprocess.Popen([{ffmpeg!r}, *sys.argv[1:]], stdin=subprocess.PIPE)
+while os.splice(0, ffmpeg.stdin.fileno(), 1 << 20):
+    pass
+ffmpeg.stdin.close()
+sys.exit(ffmpeg.wait())
+"""
+
+
+def test_an_ffmpeg_that_passes_frames_on_shows_them(tmp_path: Path) -> None:
+    """A script in ffmpeg's place, which leaves the pipe's pages unread and gives them to ffmpeg, shows no later frame."""
+    script = tmp_path / "slow"
+    script.write_text(PASSING_ON.format(python=sys.executable, ffmpeg=FFMPEG), encoding="utf-8")
+    script.chmod(0o755)
+    code = """
+import sys, numpy as np
+from decoding import LOSSLESS, decode, noise, write
+from pathlib import Path
+frames = noise(40, 300, 200)
+print(np.array_equal(decode(write(Path(sys.argv[1]), frames)), frames))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.mp4"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        check=True,
+        text=True,
+        env={**os.environ, "FFMPEG_BINARY": str(script)},
+    )
+    assert done.stdout == "True\n"

@@ -1,13 +1,12 @@
 """Frames to a video, as a stream at constant memory: every frame once, in order, or no video at all.
 
-Frames go through MoviePy's ``FFMPEG_VideoWriter`` into a hidden partial file or folder. A video gets its title, its
-comment and its name only when ffmpeg's exit code and the number of stored frames are right. MoviePy's writer
-itself checks nothing: neither shape nor type nor size of a frame, nor how ffmpeg ended.
+Frames go to the ffmpeg that MoviePy's ``FFMPEG_VideoWriter`` starts, into a hidden partial file or folder. A video gets
+its title, its comment and its name only when ffmpeg's exit code and the number of stored frames are right. MoviePy's
+writer itself checks nothing: neither shape nor type nor size of a frame, nor how ffmpeg ended.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import tempfile
@@ -19,6 +18,7 @@ import numpy as np
 
 from reenact import container, ffmpeg, naming, partials
 from reenact.errors import VideoError, VideoExistsError
+from reenact.feed import Feed
 
 if TYPE_CHECKING:
     import subprocess
@@ -56,7 +56,7 @@ class VideoWriter:
         self._open = True
         self._shape: tuple[int, ...] | None = None
         self._only_colour: npt.NDArray[Any] | None = None  # while all pixels so far are of one colour
-        self._stream: Any = None
+        self._feed: Feed | None = None
         self._proc: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see abandon
         self._room = container.Room(title) if encoding.format == "mp4" else None
@@ -91,7 +91,8 @@ class VideoWriter:
                 "(width x height) like the first: make the env render at one size"
             )
         try:
-            self._stream.write_frame(shown)
+            assert self._feed is not None  # noqa: S101  # for mypy: it was started
+            self._feed.put(shown)
         except OSError as error:
             message = self._how_ffmpeg_ended()
             self.abandon()
@@ -153,9 +154,8 @@ class VideoWriter:
         if self._proc is not None:
             self._proc.kill()  # before its pipe is closed: that flushes, which a full pipe would block
             self._proc.wait()
-            if self._proc.stdin is not None:
-                with contextlib.suppress(OSError):
-                    self._proc.stdin.close()
+        if self._feed is not None:
+            self._feed.close()
         self._log.close()
         for partial in self._partials:
             naming.remove(partial)
@@ -193,7 +193,7 @@ class VideoWriter:
         if target.is_dir():
             target = Path(str(target).replace("%", "%%"), container.PICTURES)
         try:
-            self._stream = moviepy_writer(
+            self._proc = moviepy_writer(
                 str(target),
                 (width, height),
                 self.encoding.fps,
@@ -202,11 +202,10 @@ class VideoWriter:
                 threads=1,
                 ffmpeg_params=params,
                 logfile=self._log,  # a file: nobody reads along, so a pipe could fill and stop ffmpeg
-            )
+            ).proc
         except (OSError, ValueError) as error:
             raise ffmpeg.cannot_start(binary, error) from error
-        self._proc = self._stream.proc
-        ffmpeg.adopt_pipe(self._stream.proc.stdin)
+        self._feed = Feed(ffmpeg.adopt(self._proc), height * width * 3, by_reference=ffmpeg.reads_itself(binary))
 
     def _require_picture(self) -> None:
         if self.frames == 0:
@@ -219,9 +218,9 @@ class VideoWriter:
             )
 
     def _end_stream(self) -> None:
-        proc = self._stream.proc
-        with contextlib.suppress(OSError):  # of a dead ffmpeg, whose exit code says more
-            proc.stdin.close()
+        proc, feed = self._proc, self._feed
+        assert proc is not None is not feed  # noqa: S101  # for mypy: frames were written
+        feed.close()
         late = threading.Event()
 
         def end() -> None:
@@ -247,7 +246,9 @@ class VideoWriter:
         container.check_count(ffmpeg.stored_frames(self._log.read()), self.frames)
 
     def _how_ffmpeg_ended(self) -> str:
-        code = self._stream.proc.wait()
+        assert self._proc is not None is not self._feed  # noqa: S101  # for mypy: it was started
+        self._feed.close()  # it may wait for more
+        code = self._proc.wait()
         self._log.seek(0)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return (
