@@ -43,6 +43,8 @@ AnyEnv = gym.Env[Any, Any]
 BITS, SIDE_PX = 14, 8
 """A frame's number: so many black or white squares of that side, seven in a row, at the top left."""
 ROW = 7
+_SETTLED_S = 2.5
+"""Between a training and its videos: right after it, each worker has a child try files that the caller's has tried."""
 
 
 class Numbered(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -179,6 +181,7 @@ class Stage:
             while not any(env.step(env.action_space.sample())[2:4]):
                 pass
         env.close()
+        time.sleep(_SETTLED_S)
         self.run = reenact.open_run(folder / "run")
         self.actions = [self.run[number].actions for number in range(case.episodes)]
 
