@@ -25,10 +25,9 @@ _INT_BYTES = 4
 class Feed:
     """Takes frames of one size, one after another.
 
-    On Linux a frame is copied into memory of the feed's own, to whose pages the pipe then refers (`splice`). That takes
-    half of a write, for which the kernel finds new pages each time. What ffmpeg has not read yet is never touched: each
-    frame goes to a place from which, as the pipe tells, everything was read; there are more places than the pipe can
-    fill.
+    On Linux a frame is copied into memory of the feed's own, to whose pages the pipe then refers (`splice`): two thirds
+    of a write, for which the kernel finds new pages each time. What ffmpeg has not read yet is never touched: a frame
+    goes to a place from which, as the pipe tells, everything was read. There are more places than the pipe can fill.
 
     Args:
         pipe: ffmpeg reads its other end; made larger, and closed with the feed.
@@ -44,7 +43,7 @@ class Feed:
         self._stride = -(-frame_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # no two frames share a page
         capacity = _enlarge(pipe)
         if capacity and by_reference and _splices():
-            count = capacity // self._stride + 2  # it may hold the end of one, some whole ones, and a part of the last
+            count = capacity // self._stride + 2  # of one it may hold the end, of another the beginning
             with contextlib.suppress(OSError):  # no memory or no descriptor is left: frames are written
                 self._memory = os.fdopen(os.memfd_create("frames"), "r+b", buffering=0)
                 self._memory.truncate(count * self._stride)

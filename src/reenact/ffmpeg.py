@@ -65,9 +65,9 @@ def moviepy() -> tuple[Any, str]:
 def adopt(process: Any) -> IO[bytes]:
     """Has the pipe to a new ffmpeg, which it returns, be this process's alone, and this thread's core, too.
 
-    What is put into a pipe wakes its reader up on the writer's core where no other is idle. With two cores, ffmpeg's
-    five threads would interrupt the env in two of three frames, for 7 % of its time. A thread that moves later finds
-    its old core idle, and ffmpeg can't follow it there.
+    What is put into a pipe wakes its reader up on the writer's core where no other is idle: with two cores, ffmpeg's
+    five threads would interrupt the env in three of four frames, for 3 to 7 % of its time. A thread that is moved
+    finds its old core idle, and ffmpeg can't follow it there.
     """
     pipe: IO[bytes] = process.stdin
     _pipes.add(pipe)
