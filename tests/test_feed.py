@@ -1,5 +1,8 @@
 """What is put into a pipe comes out of it, whoever reads how: by os.read alone."""
 
+import contextlib
+import fcntl
+import mmap
 import os
 import threading
 import time
@@ -15,8 +18,6 @@ from hypothesis import strategies as st
 from decoding import noise
 from reenact import feed as feed_room
 from reenact.feed import Feed
-
-PIPE_BYTES = 1 << 20
 
 
 class Reader:
@@ -81,12 +82,16 @@ def test_a_slow_reader_gets_no_later_frame() -> None:
     assert fed(Reader([50_000], 0.0002), frames) == frames.tobytes()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (20, 30), (48, 48), (300, 500)])
+@pytest.mark.parametrize("size", [(1, 1), (20, 30), (48, 48), (100, 200)])
 def test_what_a_full_pipe_holds_is_untouched(size: tuple[int, int]) -> None:
     """As many frames as a pipe holds can be put before anything is read."""
-    stride = -(-size[0] * size[1] * 3 // 4096) * 4096
-    frames = noise(PIPE_BYTES // stride, *size)
-    assert fed(Reader([1 << 16]), frames, late=True) == frames.tobytes()
+    reader = Reader([1 << 16])
+    with contextlib.suppress(PermissionError):  # over the user's limit: it stays small
+        fcntl.fcntl(reader.pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+    page = mmap.PAGESIZE
+    stride = -(-size[0] * size[1] * 3 // page) * page
+    frames = noise(max(1, fcntl.fcntl(reader.pipe, fcntl.F_GETPIPE_SZ) // stride), *size)
+    assert fed(reader, frames, late=True) == frames.tobytes()
 
 
 def test_where_nothing_was_read_frames_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,12 +136,27 @@ def test_nothing_is_left_of_it() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_frame_of_another_size_is_refused() -> None:
+@pytest.mark.parametrize("by_reference", [True, False])
+@pytest.mark.parametrize("frame", [noise(1, 100, 101)[0], noise(1, 99, 100)[0], np.zeros((100, 100, 3), np.uint16)])
+def test_a_frame_of_another_size_is_refused(frame: Any, *, by_reference: bool) -> None:
     """It would shift all that follow."""
     reader = Reader([1 << 16])
-    feed = Feed(reader.pipe, 30_000, by_reference=True)
+    feed = Feed(reader.pipe, 30_000, by_reference=by_reference)
     reader.start()
-    with pytest.raises(ValueError, match="reshape"):
-        feed.put(noise(1, 100, 101)[0])
+    with pytest.raises(ValueError, match="expected 30000"):
+        feed.put(frame)
     feed.close()
     assert reader.all() == b""
+
+
+@pytest.mark.parametrize("by_reference", [True, False])
+def test_it_tells_how_often_the_reader_was_behind(*, by_reference: bool) -> None:
+    """Each frame but the first comes before all was read, where nothing is."""
+    reader = Reader([1 << 16])
+    feed = Feed(reader.pipe, 3000, by_reference=by_reference)
+    for frame in noise(5, 20, 50):
+        feed.put(frame)
+    assert feed.late == 4
+    reader.start()
+    feed.close()
+    reader.all()

@@ -592,6 +592,10 @@ def _over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_room, "_PIPE_BYTES", 1 << 30)
 
 
+def _no_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fcntl, "F_SETPIPE_SZ")
+
+
 def _no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
     monkeypatch.setattr(feed_room, "_splices", feed_room._splices.__wrapped__)  # noqa: SLF001 - not as asked before
@@ -601,7 +605,7 @@ def _another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
 
 
-@pytest.mark.parametrize("hide", [_over_the_limit, _no_such_call, _another_system])
+@pytest.mark.parametrize("hide", [_over_the_limit, _no_constant, _no_such_call, _another_system])
 def test_without_such_a_pipe_videos_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hide: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
@@ -611,27 +615,65 @@ def test_without_such_a_pipe_videos_are_the_same(
     assert np.array_equal(decode(write(tmp_path / "a.mp4", frames)), frames)
 
 
-def test_ffmpeg_leaves_a_core_to_the_env(tmp_path: Path) -> None:
-    """An encoder runs on all cores that this process may use, but one; on that one where there is no other."""
-    code = """
-import os, sys
+CORES = """
+import os, signal, sys
 from pathlib import Path
 from decoding import noise
 from reenact.video import VideoWriter
 from reenact.encoding import Encoding
+
+def cores(writer):
+    tasks = Path(f"/proc/{writer._proc.pid}/task").iterdir()
+    return {frozenset(os.sched_getaffinity(int(task.name))) for task in tasks}
+
 ours = sorted(os.sched_getaffinity(0))
 for allowed in [set(ours), {ours[0]}]:
     os.sched_setaffinity(0, allowed)
     with VideoWriter(Path(sys.argv[1]), Encoding()) as writer:
-        writer.write(noise(1)[0])
-        found = os.sched_getaffinity(writer._proc.pid)
-    print(found <= allowed, len(allowed) - len(found), len(allowed) > 1)
+        for frame in noise(1):
+            writer.write(frame)
+        (found,) = cores(writer)
+        writer._proc.send_signal(signal.SIGSTOP)  # it is behind
+        for frame in noise(60):
+            writer.write(frame)
+        print(found <= allowed, len(allowed) - len(found), cores(writer) == {frozenset(allowed)})
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], cwd=Path(__file__).parent, capture_output=True, check=True, text=True
-    )
+
+
+def test_ffmpeg_leaves_a_core_to_the_env_while_it_keeps_up(tmp_path: Path) -> None:
+    """All its threads run on all cores that this process may use, but one; once it is behind, on that one, too."""
+    command = [sys.executable, "-c", CORES, tmp_path]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True, text=True)
     several = len(os.sched_getaffinity(0)) > 1
-    assert done.stdout == f"True {int(several)} {several}\nTrue 0 False\n"
+    assert done.stdout == f"True {int(several)} True\nTrue 0 True\n"
+
+
+def test_an_error_of_the_users_own_comes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal handler raises in the middle of a frame is not told as ffmpeg's end."""
+    with VideoWriter(tmp_path, LOSSLESS) as writer:
+        writer.write(noise(1)[0])
+
+        def late(*_: Any) -> None:
+            raise TimeoutError("the user's limit")
+
+        monkeypatch.setattr(Feed, "put", late)
+        with pytest.raises(TimeoutError, match="the user's limit"):
+            writer.write(noise(1)[0])
+    assert files(tmp_path) == []
+
+
+def test_a_start_that_is_interrupted_leaves_no_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between ffmpeg's start and its first frame: ffmpeg ends, and its pipe is closed."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "Feed", interrupt)
+    with VideoWriter(tmp_path, LOSSLESS) as writer, pytest.raises(KeyboardInterrupt):
+        writer.write(noise(1)[0])
+    pipe = encoder(writer).stdin
+    assert pipe
+    assert pipe.closed
 
 
 PASSING_ON = """#!{python}

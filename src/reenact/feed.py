@@ -23,7 +23,7 @@ _INT_BYTES = 4
 
 
 class Feed:
-    """Takes frames of one size, one after another.
+    """Takes frames of one size, one after another, from one thread.
 
     On Linux a frame is copied into memory of the feed's own, to whose pages the pipe then refers (`splice`): two thirds
     of a write, for which the kernel finds new pages each time. What ffmpeg has not read yet is never touched: a frame
@@ -33,20 +33,24 @@ class Feed:
         pipe: ffmpeg reads its other end; made larger, and closed with the feed.
         frame_bytes: the size of each frame.
         by_reference: whether whoever reads the pipe takes in what it reads; if not, frames are written.
+
+    Attributes:
+        late: how often a frame came before all that was put had been read, as far as is known.
     """
 
     def __init__(self, pipe: IO[bytes], frame_bytes: int, *, by_reference: bool) -> None:
-        self._pipe = pipe
+        self.late = 0
+        self._pipe, self._frame_bytes = pipe, frame_bytes
         self._put = 0
         self._places: list[npt.NDArray[np.uint8]] = []
         self._memory: IO[bytes] | None = None
         self._stride = -(-frame_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # no two frames share a page
-        capacity = _enlarge(pipe)
-        if capacity and by_reference and _splices():
-            count = capacity // self._stride + 2  # of one it may hold the end, of another the beginning
+        self._capacity = _enlarge(pipe)
+        if self._capacity and by_reference and _splices():
+            count = self._capacity // self._stride + 2  # of one it may hold the end, of another the beginning
             with contextlib.suppress(OSError):  # no memory or no descriptor is left: frames are written
                 self._memory = os.fdopen(os.memfd_create("frames"), "r+b", buffering=0)
-                self._memory.truncate(count * self._stride)
+                os.posix_fallocate(self._memory.fileno(), 0, count * self._stride)
                 mapped = np.frombuffer(mmap.mmap(self._memory.fileno(), count * self._stride), np.uint8)
                 self._places = [mapped[at * self._stride :][:frame_bytes] for at in range(count)]
         self._ends = [0] * len(self._places)
@@ -57,8 +61,15 @@ class Feed:
 
         Raises:
             OSError: ffmpeg has ended.
+            ValueError: the frame is not of that size.
         """
-        read = self._put - _waiting(self._pipe) if self._places else 0
+        if frame.nbytes != self._frame_bytes:
+            raise ValueError(
+                f"a frame of {frame.nbytes} bytes, expected {self._frame_bytes}: all later ones would be shifted"
+            )
+        waiting = _waiting(self._pipe) if self._capacity else 0
+        self.late += waiting > 0
+        read = self._put - waiting
         at = next((at for at, end in enumerate(self._ends) if end <= read), None)
         self._put += frame.nbytes
         if at is None:
@@ -76,7 +87,7 @@ class Feed:
             begin += os.splice(self._memory.fileno(), self._pipe.fileno(), end - begin, offset_src=begin)
 
     def close(self) -> None:
-        """Ends what ffmpeg reads, and gives back the memory that it has read; once or more."""
+        """Ends what ffmpeg reads, and gives back the memory, each page once it is read; once or more."""
         with contextlib.suppress(OSError):  # of a dead ffmpeg, whose exit code says more
             self._pipe.close()
         self._places, self._ends = [], []
@@ -88,9 +99,9 @@ def _enlarge(pipe: IO[bytes]) -> int:
     """Returns how many bytes a pipe holds, made larger where that can be; 0: nobody knows."""
     if sys.platform != "linux":
         return 0
-    with contextlib.suppress(OSError):  # over the user's limit
+    with contextlib.suppress(OSError, AttributeError):  # over the user's limit, or built where nobody knew it
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):
         return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
     return 0
 

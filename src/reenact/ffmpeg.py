@@ -1,4 +1,4 @@
-"""ffmpeg: MoviePy's writer that feeds it, its binary, its pipe, and what it says."""
+"""ffmpeg: MoviePy's writer that starts it, its binary, its pipe, and what it says."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def moviepy() -> tuple[Any, str]:
 
 
 def adopt(process: Any) -> IO[bytes]:
-    """Has the pipe to a new ffmpeg, which it returns, be this process's alone, and this thread's core, too.
+    """Has the pipe to a new ffmpeg, which it returns, be this process's alone, and ffmpeg keep off this thread's core.
 
     What is put into a pipe wakes its reader up on the writer's core where no other is idle: with two cores, ffmpeg's
     five threads would interrupt the env in three of four frames, for 3 to 7 % of its time. A thread that is moved
@@ -80,8 +80,16 @@ def adopt(process: Any) -> IO[bytes]:
     return pipe
 
 
-def reads_itself(binary: str) -> bool:
-    """Whether that is ffmpeg: a script in its place may pass on by reference what it has not read (`splice`)."""
+def unbind(process: subprocess.Popen[bytes]) -> None:
+    """Lets ffmpeg run on any core that this thread may use: where it is what all wait for, it needs more than one."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # as above
+            for thread in Path(f"/proc/{process.pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), os.sched_getaffinity(0))
+
+
+def is_program(binary: str) -> bool:
+    """Whether that is no script: one in ffmpeg's place may pass on by reference what it has not read (`splice`)."""
     try:
         with Path(shutil.which(binary) or binary).open("rb") as file:
             return file.read(len(_PROGRAM)) == _PROGRAM

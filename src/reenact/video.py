@@ -7,6 +7,7 @@ writer itself checks nothing: neither shape nor type nor size of a frame, nor ho
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import tempfile
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from reenact.encoding import Encoding
 
 _KEPT_FRAMES, _MOST_KEPT_BYTES = 8, 31 << 20  # more than an env frees with a frame; within what malloc takes up
+_ENDED = (errno.EPIPE, errno.EINVAL)  # what a pipe without a reader says; the second is Windows' word
+_LATE_FRAMES = 50  # more than ffmpeg's start makes late
 _CLOSE_TIMEOUT_S = 600.0  # what remains to encode at the end is a pipe's worth and x264's lookahead
 
 
@@ -58,6 +61,7 @@ class VideoWriter:
         self._only_colour: npt.NDArray[Any] | None = None  # while all pixels so far are of one colour
         self._feed: Feed | None = None
         self._proc: subprocess.Popen[bytes] | None = None
+        self._bound = True  # to other cores than ours
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see abandon
         self._room = container.Room(title) if encoding.format == "mp4" else None
         self._partials: list[Path] = []
@@ -93,14 +97,17 @@ class VideoWriter:
         try:
             assert self._feed is not None  # noqa: S101  # for mypy: it was started
             self._feed.put(shown)
-        except OSError as error:
-            message = self._how_ffmpeg_ended()
+        except BaseException as error:  # part of a frame may be in the pipe: all later ones would be shifted
+            ended = isinstance(error, OSError) and error.errno in _ENDED
+            message = self._how_ffmpeg_ended() if ended else ""
             self.abandon()
-            raise VideoError(message) from error
-        except BaseException:  # part of a frame may be in the pipe: all later ones would be shifted
-            self.abandon()
+            if ended:
+                raise VideoError(message) from error
             raise
         self.frames += 1
+        if self._bound and self._proc is not None and self._feed.late > _LATE_FRAMES:
+            ffmpeg.unbind(self._proc)
+            self._bound = False
         if self._only_colour is not None and _shows_another(frame, self._only_colour):
             self._only_colour = None  # and no later frame is looked at
 
@@ -154,6 +161,8 @@ class VideoWriter:
         if self._proc is not None:
             self._proc.kill()  # before its pipe is closed: that flushes, which a full pipe would block
             self._proc.wait()
+            if self._feed is None and self._proc.stdin is not None:  # something came between
+                self._proc.stdin.close()
         if self._feed is not None:
             self._feed.close()
         self._log.close()
@@ -205,7 +214,7 @@ class VideoWriter:
             ).proc
         except (OSError, ValueError) as error:
             raise ffmpeg.cannot_start(binary, error) from error
-        self._feed = Feed(ffmpeg.adopt(self._proc), height * width * 3, by_reference=ffmpeg.reads_itself(binary))
+        self._feed = Feed(ffmpeg.adopt(self._proc), height * width * 3, by_reference=ffmpeg.is_program(binary))
 
     def _require_picture(self) -> None:
         if self.frames == 0:
@@ -246,8 +255,7 @@ class VideoWriter:
         container.check_count(ffmpeg.stored_frames(self._log.read()), self.frames)
 
     def _how_ffmpeg_ended(self) -> str:
-        assert self._proc is not None is not self._feed  # noqa: S101  # for mypy: it was started
-        self._feed.close()  # it may wait for more
+        assert self._proc is not None  # noqa: S101  # for mypy: it was started
         code = self._proc.wait()
         self._log.seek(0)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
