@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reenact.encoding import Encoding
 
 _KEPT_FRAMES, _MOST_KEPT_BYTES = 8, 31 << 20  # more than an env frees with a frame; within what malloc takes up
-_ENDED = (errno.EPIPE, errno.EINVAL)  # what a pipe without a reader says; the second is Windows' word
+_ENDED = (errno.EPIPE,) if os.name == "posix" else (errno.EPIPE, errno.EINVAL)  # what a pipe without a reader says
 _LATE_FRAMES = 50  # more than ffmpeg's start makes late
 _CLOSE_TIMEOUT_S = 600.0  # what remains to encode at the end is a pipe's worth and x264's lookahead
 
