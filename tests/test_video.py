@@ -148,7 +148,7 @@ def test_the_narrowest_frames_keep_their_colour(tmp_path: Path, size: tuple[int,
 def test_frames_are_drawn_into_memory_that_is_there(tmp_path: Path) -> None:
     """What an env and the writer free with each frame is not given back to the system, to be asked for at the next."""
     done = subprocess.run([sys.executable, "-c", DRAWING, tmp_path], capture_output=True, check=True, text=True)
-    assert float(done.stdout) < 20  # pages a frame; all that is freed has 690
+    assert float(done.stdout) < 20  # pages a frame; all that is freed has 550
 
 
 # Title and comment
@@ -659,6 +659,21 @@ def test_an_error_of_the_users_own_comes_through(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(Feed, "put", late)
         with pytest.raises(TimeoutError, match="the user's limit"):
             writer.write(noise(1)[0])
+    assert files(tmp_path) == []
+
+
+def test_a_system_that_gives_no_memory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that can't be handed over, while ffmpeg lives, is one line, and no video."""
+    with VideoWriter(tmp_path, LOSSLESS) as writer:
+        writer.write(noise(1)[0])
+
+        def refuse(*_: Any, **__: Any) -> int:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+        monkeypatch.setattr(os, "splice", refuse)
+        with pytest.raises(VideoError, match=r"^ffmpeg can't be given frame 1 \(Cannot allocate memory\); no video"):
+            writer.write(noise(1)[0])
+        assert encoder(writer).returncode == -signal.SIGKILL
     assert files(tmp_path) == []
 
 

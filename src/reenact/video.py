@@ -98,10 +98,9 @@ class VideoWriter:
             assert self._feed is not None  # noqa: S101  # for mypy: it was started
             self._feed.put(shown)
         except BaseException as error:  # part of a frame may be in the pipe: all later ones would be shifted
-            ended = isinstance(error, OSError) and error.errno in _ENDED
-            message = self._how_ffmpeg_ended() if ended else ""
+            message = self._why_not_taken(error)
             self.abandon()
-            if ended:
+            if message is not None:
                 raise VideoError(message) from error
             raise
         self.frames += 1
@@ -253,6 +252,14 @@ class VideoWriter:
             raise VideoError(self._how_ffmpeg_ended())
         self._log.seek(0)
         container.check_count(ffmpeg.stored_frames(self._log.read()), self.frames)
+
+    def _why_not_taken(self, error: BaseException) -> str | None:
+        """Says why ffmpeg was not given a frame; None: the error is not the system's, as one of a signal handler."""
+        if not isinstance(error, OSError) or error.errno is None:
+            return None
+        if error.errno in _ENDED:
+            return self._how_ffmpeg_ended()
+        return f"ffmpeg can't be given frame {self.frames} ({error.strerror}); no video was kept: check memory"
 
     def _how_ffmpeg_ended(self) -> str:
         assert self._proc is not None  # noqa: S101  # for mypy: it was started
