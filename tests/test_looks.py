@@ -235,7 +235,6 @@ def test_an_episode_that_ends_before_its_slice_is_told(tmp_path: Path) -> None:
     assert long.ok
     assert short.verdict == "impossible"
     assert short.error == "episode 3 has 5 steps, and so frames 0 to 5: none of them is in 8:10"
-    assert one(run, steps="4:2").error == "episode 0 has 12 steps, and so frames 0 to 12: none of them is in 4:2"
 
 
 @pytest.mark.parametrize(
@@ -651,7 +650,9 @@ LOOKS = st.fixed_dictionaries(
     optional={
         "fps": st.sampled_from([1, 2, 12.5, 125]),
         "speed": st.sampled_from([1, 2, 0.25, 1 / 3, 25]),
-        "steps": st.tuples(st.none() | st.integers(-30, 30), st.none() | st.integers(-30, 30)),
+        "steps": st.tuples(st.none() | st.integers(-30, 30), st.none() | st.integers(-30, 30)).filter(
+            lambda ends: None in ends or (ends[0] < 0) != (ends[1] < 0) or ends[0] < ends[1]
+        ),
         "size": st.sampled_from([(640, 480), (480, 640)]),
         "render_kwargs": st.dictionaries(st.sampled_from("ab"), st.integers(0, 2), max_size=2),
         "label": st.booleans(),
@@ -691,7 +692,7 @@ def test_numpy_s_values_are_as_good_as_python_s(tmp_path: Path) -> None:
     [
         {"label": "no"}, {"draft": 1}, {"lossless": None}, {"quality": np.True_}, {"quality": np.float64(50)},
         {"speed": 0}, {"speed": float("nan")}, {"speed": "fast"}, {"steps": "400"}, {"steps": "1:2:3"}, {"steps": (1,)},
-        {"steps": slice(0, 9, 2)}, {"steps": "a:b"}, {"size": "640"}, {"size": "641x480"}, {"size": (0, 0)},
+        {"steps": slice(0, 9, 2)}, {"steps": "a:b"}, {"steps": "5:5"}, {"steps": (-2, -9)}, {"size": "640"}, {"size": "641x480"}, {"size": (0, 0)},
         {"size": "2x2"}, {"size": (1.5, 2)}, {"size": "99998x16"}, {"size": "64x32", "label": True, "rewards": True},
         {"render_kwargs": [1]}, {"render_kwargs": {"camera": object()}}, {"render_kwargs": {"x": float("nan")}},
         {"render_kwargs": {"max_episode_steps": 5}}, {"render_kwargs": {"render_mode": "human"}}, {"hold": -1},

@@ -299,6 +299,26 @@ def test_clips_are_those_of_record_video(tmp_path: Path, triggers: dict[str, Any
         assert np.array_equal(decode(videos / f"{name}{cut}-lossless.mp4"), expected)
 
 
+def test_a_clip_that_another_one_cuts_short_leaves_the_whole_episode_its_name(tmp_path: Path) -> None:
+    """A clip to the next clip, in the middle of its episode, says how many frames it has."""
+    run = record(tmp_path / "run")
+    whole = {name: (run / "videos" / name).read_bytes() for name in made_by(reenact.replay(run, "all"))}
+    clips = made_by(reenact.replay(run, "all", step_trigger=lambda step: step in (3, LENGTH + 3)))
+    assert clips == [
+        "run-episode-0-4frames.mp4",
+        "run-step-3.mp4",
+        "run-episode-1-4frames.mp4",
+        f"run-step-{LENGTH + 3}.mp4",
+        "run-episode-2.mp4",
+    ]
+    assert all((run / "videos" / name).read_bytes() == content for name, content in whole.items())
+
+
+def made_by(results: list[reenact.ReplayResult]) -> list[str]:
+    """The names of the videos that a job has made."""
+    return [Path(str(result.path)).name for result in results]
+
+
 def test_a_clip_that_is_still_running_is_left_for_later(tmp_path: Path) -> None:
     """While the env runs on, a clip short of its frames is not made; once they are there, it is."""
     recorder = reenact.Recorder(gym.make("Meter-v0"), run=tmp_path / "run")

@@ -579,6 +579,25 @@ def test_ffmpeg_binary_is_the_users_choice(tmp_path: Path) -> None:
     assert "MoviePy found no ffmpeg" in in_python(REPORT, tmp_path, FFMPEG_BINARY="/nowhere/ffmpeg").stdout
 
 
+KILLED = """
+    import subprocess
+    tried, call = [], subprocess.check_call
+    def killed(command, **options):
+        tried.append(command)
+        if len(tried) == 1:
+            raise subprocess.CalledProcessError(-9, command)
+        return call(["false"] if command[0] == "ffmpeg" else command, **options)
+    subprocess.check_call = killed
+    import reenact.ffmpeg
+    print(reenact.ffmpeg.moviepy()[1], len(tried))
+"""
+
+
+def test_an_ffmpeg_that_is_killed_when_it_is_tried_is_tried_again(tmp_path: Path) -> None:
+    """Memory may be short for a moment: a process that then finds no ffmpeg would make no video any more."""
+    assert in_python(KILLED, tmp_path).stdout == f"{FFMPEG} 3\n"  # the system's, then, is no valid one
+
+
 def test_the_pipe_is_large(tmp_path: Path) -> None:
     """The pipe to ffmpeg holds 1 MiB, so that a frame doesn't block Python."""
     with VideoWriter(tmp_path, LOSSLESS) as writer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -89,6 +90,8 @@ def chosen(text: str) -> list[int]:
         ("return >= length", [0, 3, 4]),
         ('start >= "2026-01-31 12:02"', [2, 3, 4]),
         ('"2026-01-31T12:01Z" == start', [1]),
+        ('"2026-01-31T13:01+01:00" == start', [1]),
+        ('start < "2026-01-31 07:01:30.5-0500"', [0, 1]),
         ("episode == 2", [2]),
         ("  return\n> 200", [4]),
     ],
@@ -112,6 +115,9 @@ def test_conditions(text: str, expected: list[int]) -> None:
         ("ended > 3", "text can't be compared with a number"),
         ("seed > None", "expected == or !="),
         ("start > 'soon'", "'soon' is no time"),
+        ("start > 'NaT'", "'NaT' is no time"),
+        ("start > ''", "'' is no time"),
+        ("start > '2026-01-31T25:00+01:00'", "is no time"),
         ("ended == 'terminted'", "'terminted': expected terminated, truncated, interrupted, errored"),
         ("length > 3 and 'killed' != ended", "'killed': expected terminated"),
         ("length in (1, 2)", "expected one of =="),
@@ -208,9 +214,16 @@ def test_ranks(returns: list[float], count: int, share: float) -> None:
     (median,) = select(run, median=True)
     assert returns[median] == statistics.median_low(returns)
     (found,) = select(run, percentile=share)
-    assert found == rising[max(0, math.ceil(share / 100 * len(returns)) - 1)]
+    assert found == rising[max(0, math.ceil(Fraction(str(share)) * len(returns) / 100) - 1)]
     assert select(run, last=count) == list(numbers)[-count:]
     assert select(run, best=1, worst=1, median=True) == sorted({*select(run, best=1), *select(run, worst=1), median})
+
+
+def test_percentages_are_those_that_are_written() -> None:
+    """Of a thousand episodes, each tenth of a per cent is one: no float's last digit makes it the next."""
+    run = rows([float(rank) for rank in range(1000)])
+    for rank in range(1, 1001):
+        assert select(run, percentile=rank / 10) == select(run, percentile=f"{rank / 10}") == [rank - 1]
 
 
 def test_filters_narrow_first_and_picks_unite() -> None:
@@ -231,8 +244,16 @@ def test_filters_narrow_first_and_picks_unite() -> None:
 @pytest.mark.parametrize(
     ("picks", "told"),
     [
-        ({"best": 0}, "best must be 1 or more, got 0"),
-        ({"last": -1}, "last must be 1 or more"),
+        ({"best": 0}, "best must be a whole number of 1 or more, got 0"),
+        ({"last": -1}, "last must be a whole number of 1 or more"),
+        ({"best": "3"}, "best must be a whole number of 1 or more, got '3'"),
+        ({"worst": 2.5}, "got 2.5"),
+        ({"every": True}, "every must be a whole number"),
+        ({"last": np.bool_(1)}, "last must be a whole number"),
+        ({"median": "no"}, "median must be True or False, got 'no'"),
+        ({"marked": 1}, "marked must be True or False, got 1"),
+        ({"where": 3}, "where must be text, got 3"),
+        ({"ended": ["errored"]}, r"ended must be text, got \['errored'\]"),
         ({"percentile": "10,x"}, "percentile: expected numbers such as 10,50,90"),
         ({"percentile": [101]}, "from 0 to 100"),
         ({"ended": "won"}, "'won': expected terminated, truncated, interrupted, errored"),

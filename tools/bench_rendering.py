@@ -5,11 +5,14 @@
     python tools/bench_rendering.py --only CartPole      one of them
     … --only LunarLander --episodes 12                   a larger job, in which the workers' start weighs less
     python tools/bench_rendering.py --memory             peak memory of 500 and of 5,000 frames
+    python tools/bench_rendering.py --apart              what two cores do of the same work, with nothing passed on
 
 The limit is the env stepped and drawn by the same actions, nothing compared and nothing encoded. All forms take turns
 in one run, so that a busy machine slows each alike; ratios are medians over the turns. Wall time is what a user
 waits for; CPU time a frame tells what there is to wait for where others compute on the same cores: with two, one job
-can't be faster than half of the sum. Each frame bears its number, which is read back from the decoded videos.
+can't be faster than half of the sum. What two jobs could reach, if frames came to an encoder by themselves and jobs
+began and ended for nothing, is told by envs that draw beside encoders that read other frames from a file. Each frame
+bears its number, which is read back from the decoded videos.
 The report is Markdown on stdout.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import resource
 import shutil
 import statistics
@@ -35,6 +39,7 @@ import imageio_ffmpeg
 import numpy as np
 
 import reenact
+from reenact.encoding import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,6 +298,76 @@ HEAD = (
 )
 
 
+# ---- what two cores do
+
+
+def apart(case: Case, pairs: int, frames: Path, size: tuple[int, int]) -> tuple[float, float]:
+    """Returns the CPU time that a frame takes an env and an encoder, in µs, of so many of each at once.
+
+    Args:
+        case: what is drawn, in each env's own process.
+        pairs: how many of each.
+        frames: what each encoder reads.
+        size: those frames' height and width.
+    """
+    codec, preset, parameters = Encoding().codec(*size)
+    times = max(1, case.frames // (frames.stat().st_size // (size[0] * size[1] * 3)))
+    source = ("-f", "rawvideo", "-s", f"{size[1]}x{size[0]}", "-pix_fmt", "rgb24", "-r", "30")
+    encoder = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, "-stream_loop", str(times - 1)]
+    encoder += ["-i", str(frames), "-vcodec", codec, "-preset", preset, *parameters, "-threads", "1"]
+    encoder += ["-f", "mp4", "/dev/null"]
+    drawing = [sys.executable, str(Path(__file__).resolve()), "--child", "draw", case.id, str(case.frames)]
+    envs = [subprocess.Popen(drawing, stdout=subprocess.PIPE) for _ in range(pairs)]
+    encoders = [subprocess.Popen(encoder, stdin=subprocess.DEVNULL) for _ in range(pairs)]
+    encoded = 0.0
+    for process in encoders:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        encoded += used.ru_utime + used.ru_stime
+    drawn = sum(float(process.communicate()[0]) for process in envs)
+    if any(process.returncode for process in (*envs, *encoders)):
+        raise RuntimeError(f"{case.name}: an env or an encoder failed")
+    each = sum(frames.stat().st_size // (size[0] * size[1] * 3) * times for _ in encoders)
+    return drawn / pairs, encoded * 1e6 / each
+
+
+def draw(case: Case) -> float:
+    """Returns the CPU time that a frame takes to step and draw, in µs."""
+    env = case.make("rgb_array")
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    warm, began = case.frames // 20, 0.0
+    for at in range(case.frames + warm):
+        if at == warm:
+            began = time.process_time()
+        env.step(env.action_space.sample())
+        env.render()
+    return (time.process_time() - began) * 1e6 / case.frames
+
+
+def report_apart(*, repeats: int, scale: float) -> None:
+    """Prints what a frame takes with one of each, with two, and what is left of the speed."""
+    print(
+        "| env | CPU µs a frame: drawn | encoded | two of each: drawn | encoded | two cores, of what they would allow |"
+    )
+    print("|---" + "|--:" * 5 + "|")
+    for case in cases(scale)[:2]:
+        with tempfile.TemporaryDirectory(prefix="bench-rendering-") as name:
+            env, path = case.make("rgb_array"), Path(name, "frames")
+            env.reset(seed=0)
+            with path.open("wb") as file:
+                for _ in range(int(500 * scale)):
+                    env.step(env.action_space.sample())
+                    frame: Any = env.render()
+                    file.write(frame.tobytes())
+            env.close()
+            turns = [[apart(case, pairs, path, frame.shape[:2]) for pairs in (1, 2)] for _ in range(repeats)]
+        costs = [[statistics.median(turn[of][what] for turn in turns) for what in (0, 1)] for of in (0, 1)]
+        share = statistics.median(sum(one) / sum(two) for one, two in turns)
+        cells = [case.name, *(f"{cost:,.0f}" for of in costs for cost in of), f"{share:.2f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
 # ---- memory
 
 
@@ -332,7 +407,10 @@ def peak_bytes(case: Case, form: str) -> int:
 
 
 def child(form: str, env_id: str, steps: int) -> None:
-    """Records one episode, says so, waits to be told, and does a form once."""
+    """Records one episode, says so, waits to be told, and does a form once; or draws, and says what a frame took."""
+    if form == "draw":
+        print(draw(Case(env_id, env_id, 1, steps)))
+        return
     with tempfile.TemporaryDirectory(prefix="bench-rendering-") as name:
         stage = Stage(Case(env_id, env_id, 1, steps), Path(name))
         print(flush=True)
@@ -361,6 +439,7 @@ def main() -> None:
     parser.add_argument("--only", metavar="NAME", action="append", help="this env; may be repeated")
     parser.add_argument("--episodes", type=int, help="so many films of each env, in place of its own number")
     parser.add_argument("--memory", action="store_true", help="peak memory")
+    parser.add_argument("--apart", action="store_true", help="envs and encoders that have nothing to do with another")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
@@ -369,11 +448,14 @@ def main() -> None:
     if options.memory:
         report_memory(quick=options.quick)
         return
+    repeats, scale = options.repeats or (1 if options.quick else 5), 0.1 if options.quick else 1.0
+    if options.apart:
+        report_apart(repeats=repeats, scale=scale)
+        return
     print(HEAD, flush=True)
-    for case in cases(0.1 if options.quick else 1.0):
+    for case in cases(scale):
         if options.only is None or case.name in options.only:
-            sized = replace(case, episodes=options.episodes or case.episodes)
-            report(sized, options.repeats or (1 if options.quick else 5))
+            report(replace(case, episodes=options.episodes or case.episodes), repeats)
 
 
 if __name__ == "__main__":

@@ -162,6 +162,14 @@ def _end(number: int, _frame: object) -> None:
     raise _EndedError(number)
 
 
+def _be_left_in_peace() -> None:
+    """Ignores signals from here on: all is cleaned up, and a second one would end Python in the middle of its end."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 class _PastClick(BaseException):
     """Carries an error through click, which would take an env's broken pipe, or end of file, for the command's own."""
 
@@ -217,6 +225,7 @@ def _code(call: Callable[[], Any]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
+        _be_left_in_peace()
         click.echo("stopped", err=True)
         asked = stop.__cause__ if isinstance(stop, click.Abort) else stop
         return _SIGNALLED + int(asked.args[0] if isinstance(asked, _EndedError) else signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import numbers
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -281,11 +282,12 @@ class Crews:
     """
 
     def __init__(self, jobs: int, executor: Executor | None) -> None:
-        if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        given: object = jobs
+        if isinstance(given, bool) or not isinstance(given, numbers.Integral) or given < 1:
             raise SelectionError(f"jobs must be a whole number of 1 or more, got {jobs!r}")
         if executor is not None:
             _require_processes(executor)
-        self.jobs, self._executor = jobs, executor
+        self.jobs, self._executor = int(jobs), executor
         self.in_process = jobs == 1 and executor is None
 
     @contextlib.contextmanager

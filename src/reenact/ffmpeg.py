@@ -50,8 +50,11 @@ def moviepy() -> tuple[Any, str]:
         dotenv = sys.modules.get("dotenv")
         sys.modules["dotenv"] = None  # type: ignore[assignment]
         try:
-            from moviepy.config import FFMPEG_BINARY  # noqa: PLC0415 - 230 ms that training doesn't need
-            from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # noqa: PLC0415
+            try:
+                return _imported()
+            except RuntimeError:
+                _look_anew()
+                return _imported()
         except (ImportError, OSError, RuntimeError) as error:
             message = f"MoviePy found no ffmpeg ({error}): install imageio-ffmpeg, or set FFMPEG_BINARY"
             raise VideoError(message) from error
@@ -59,7 +62,21 @@ def moviepy() -> tuple[Any, str]:
             del sys.modules["dotenv"]
             if dotenv is not None:
                 sys.modules["dotenv"] = dotenv
+
+
+def _imported() -> tuple[Any, str]:
+    from moviepy.config import FFMPEG_BINARY  # noqa: PLC0415 - 230 ms that training doesn't need
+    from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # noqa: PLC0415
+
     return FFMPEG_VideoWriter, FFMPEG_BINARY
+
+
+def _look_anew() -> None:
+    """Has imageio-ffmpeg forget that it found none: it tries the binary, and that may have been killed for memory."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from imageio_ffmpeg import _utils  # noqa: PLC0415 - as above
+
+        _utils._get_ffmpeg_exe.cache_clear()  # noqa: SLF001 - it can't be told otherwise
 
 
 def adopt(process: Any) -> IO[bytes]:

@@ -114,9 +114,16 @@ def clips(run: Run, step_trigger: Trigger | None, numbers: set[int], video_lengt
         # the last clip of an env that still runs may be short of frames that are yet to come
         wanted = video_length if states[chain[-1]] == "live" else 0
         for name, parts in _takes(_history(run, chain), camera, wanted):
-            # an episode's plain name is for all of its frames
-            ending = tail if name.startswith("step") else f"-{video_length}frames" if video_length else ""
+            ending = tail if name.startswith("step") else _of_episode(parts, video_length)
             yield Film(f"{prefix}-{name}{ending}", tuple(parts))
+
+
+def _of_episode(parts: Sequence[Part], video_length: int) -> str:
+    """Ends the name of a clip that begins with an episode: the plain name is for all of that one's frames."""
+    if video_length:
+        return f"-{video_length}frames"
+    # to the next reset, or to the next clip, which another trigger may begin in its middle
+    return "" if parts[0].frames > parts[0].episode.length else f"-{parts[0].frames}frames"
 
 
 def _history(run: Run, chain: list[int]) -> Iterator[tuple[Episode, int]]:

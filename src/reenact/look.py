@@ -252,6 +252,8 @@ def _slice(name: str, value: object) -> Slice | None:
     if [one is None or _is_int(one) for one in parts] != [True, True]:
         raise VideoError(f'{name} must be a slice of steps such as "400:600", ":600" or "-100:", not {value!r}')
     first, end = (None if one is None else operator.index(one) for one in parts)
+    if first is not None and end is not None and (first < 0) == (end < 0) and end <= first:
+        raise VideoError(f"{name} {first}:{end} is empty in any episode: expected an end after the beginning")
     return first, end
 
 

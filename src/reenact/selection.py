@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import numbers
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from operator import index
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -121,16 +123,23 @@ def given_of(picks: Picks) -> set[str]:
     """Returns the names of the picks that are given; 0 is.
 
     Raises:
+        SelectionError: what is chosen by True or False is neither.
         TypeError: there is no such pick.
     """
     for name in picks.keys() - Picks.__annotations__.keys():
         raise TypeError(f"no selection {name!r}: expected {', '.join(Picks.__annotations__)}")
+    for name in ("median", "marked"):
+        if not isinstance(picks.get(name, False), bool):
+            raise SelectionError(f"{name} must be True or False, got {picks.get(name)!r}")
     return {name for name, value in picks.items() if value is not None and value is not False}
 
 
 def _filter(run: Numbered, picks: Picks, first: int) -> Array | None:
     """Returns which episodes the filters leave, from a number on, bool; None: there is no filter."""
     condition, ended, marked = picks.get("where"), picks.get("ended"), picks.get("marked", False)
+    for name, text in (("where", condition), ("ended", ended)):
+        if text is not None and not isinstance(text, str):
+            raise SelectionError(f"{name} must be text, got {text!r}")
     if condition is None and ended is None and not marked:
         return None
     table = {name: column[first:] for name, column in run.table().items()}
@@ -170,9 +179,9 @@ def _rank(run: Numbered, remain: Array | None, picks: Picks, first: str) -> Iter
     rising = numbers[np.argsort(returns, kind="stable")]
     if (worst := picks.get("worst")) is not None:
         yield from rising[: _at_least_one("worst", worst)].tolist()
-    shares = [*([50.0] if picks.get("median") else []), *_percentiles(picks.get("percentile"))]
+    shares = [*([Fraction(50)] if picks.get("median") else []), *_percentiles(picks.get("percentile"))]
     if len(rising):
-        yield from (int(rising[max(0, math.ceil(share / 100 * len(rising)) - 1)]) for share in shares)
+        yield from (int(rising[max(0, math.ceil(share * len(rising) / 100) - 1)]) for share in shares)
 
 
 def _none_finished(name: str, ended: Array) -> str:
@@ -184,10 +193,11 @@ def _none_finished(name: str, ended: Array) -> str:
     )
 
 
-def _percentiles(given: str | float | Iterable[float] | None) -> list[float]:
+def _percentiles(given: str | float | Iterable[float] | None) -> list[Fraction]:
     parts = given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else [given]
     try:
-        found = [float(part) for part in parts if part is not None]
+        # as it is written: a rank just above a whole number by a float's last digit is the next episode's
+        found = [Fraction(str(float(part))) for part in parts if part is not None]
     except (TypeError, ValueError) as error:
         raise SelectionError(f"percentile: expected numbers such as 10,50,90, got {given!r}") from error
     if not all(0 <= share <= 100 for share in found):  # noqa: PLR2004  # per cent
@@ -195,10 +205,10 @@ def _percentiles(given: str | float | Iterable[float] | None) -> list[float]:
     return found
 
 
-def _at_least_one(name: str, count: int) -> int:
-    if count < 1:
-        raise SelectionError(f"{name} must be 1 or more, got {count}")
-    return count
+def _at_least_one(name: str, count: object) -> int:
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
+        raise SelectionError(f"{name} must be a whole number of 1 or more, got {count!r}")
+    return int(count)
 
 
 class Awaited:

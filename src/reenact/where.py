@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import io
 import operator
+import re
 import tokenize
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     Operand = Array | str | float | bool | None
 
 _LONGEST = 2000
+_ZONE = re.compile(r"[T ].*[+-]\d\d(:?\d\d)?$")
 _RETURN = "return_"
 _COMPARISONS: dict[type[ast.cmpop], tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Eq: ("==", operator.eq),
@@ -45,7 +48,7 @@ def where(text: str, columns: Mapping[str, Array]) -> Array:
     Args:
         text: the condition.
         columns: by name: numbers, text (object arrays of str), or times (datetime64, compared with text such as
-            "2026-01-31 12:00", UTC); masked or NaN where a value is missing.
+            "2026-01-31 12:00", UTC unless a zone is given); masked or NaN where a value is missing.
 
     Raises:
         SelectionError: it is none.
@@ -168,7 +171,14 @@ def _alike(first: Operand, second: Operand, written: str) -> tuple[Operand, Oper
 
 
 def _time(value: Operand) -> Any:
+    text = str(value)
+    mistake = SelectionError(f'where: {value!r} is no time: expected one such as "2026-01-31 12:00"')
     try:
-        return np.datetime64(str(value).removesuffix("Z"), "ns")
-    except ValueError as error:
-        raise SelectionError(f'where: {value!r} is no time: expected one such as "2026-01-31 12:00"') from error
+        if _ZONE.search(text):
+            text = str(datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None))
+        time = np.datetime64(text.removesuffix("Z"), "ns")
+    except (ValueError, OverflowError) as error:
+        raise mistake from error
+    if np.isnat(time):  # so NumPy reads "" and "NaT"
+        raise mistake
+    return time
