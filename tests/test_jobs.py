@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 import job_envs
@@ -130,7 +131,7 @@ def test_the_results_are_those_of_one_process(
 def test_verify_takes_jobs(tmp_path: Path) -> None:
     """Verified by two processes, each episode's verdict is that of one."""
     run = mixed(tmp_path / "run")
-    assert reenact.verify(run, jobs=2) == reenact.verify(run)
+    assert reenact.verify(run, jobs=2) == reenact.verify(run, jobs=np.int64(2)) == reenact.verify(run)
     assert reenact.verify(run, jobs=2, rendered=True) == reenact.verify(run, rendered=True)
 
 
