@@ -311,7 +311,8 @@ def apart(case: Case, pairs: int, frames: Path, size: tuple[int, int]) -> tuple[
         size: those frames' height and width.
     """
     codec, preset, parameters = Encoding().codec(*size)
-    times = max(1, case.frames // (frames.stat().st_size // (size[0] * size[1] * 3)))
+    there = frames.stat().st_size // (size[0] * size[1] * 3)
+    times = max(1, case.frames // there)
     source = ("-f", "rawvideo", "-s", f"{size[1]}x{size[0]}", "-pix_fmt", "rgb24", "-r", "30")
     encoder = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, "-stream_loop", str(times - 1)]
     encoder += ["-i", str(frames), "-vcodec", codec, "-preset", preset, *parameters, "-threads", "1"]
@@ -327,8 +328,7 @@ def apart(case: Case, pairs: int, frames: Path, size: tuple[int, int]) -> tuple[
     drawn = sum(float(process.communicate()[0]) for process in envs)
     if any(process.returncode for process in (*envs, *encoders)):
         raise RuntimeError(f"{case.name}: an env or an encoder failed")
-    each = sum(frames.stat().st_size // (size[0] * size[1] * 3) * times for _ in encoders)
-    return drawn / pairs, encoded * 1e6 / each
+    return drawn / pairs, encoded * 1e6 / (pairs * there * times)
 
 
 def draw(case: Case) -> float:
@@ -439,7 +439,7 @@ def main() -> None:
     parser.add_argument("--only", metavar="NAME", action="append", help="this env; may be repeated")
     parser.add_argument("--episodes", type=int, help="so many films of each env, in place of its own number")
     parser.add_argument("--memory", action="store_true", help="peak memory")
-    parser.add_argument("--apart", action="store_true", help="envs and encoders that have nothing to do with another")
+    parser.add_argument("--apart", action="store_true", help="envs and encoders that pass nothing on")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:

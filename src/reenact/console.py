@@ -162,12 +162,12 @@ def _end(number: int, _frame: object) -> None:
     raise _EndedError(number)
 
 
-def _be_left_in_peace() -> None:
-    """Ignores signals from here on: all is cleaned up, and a second one would end Python in the middle of its end."""
+def _at_the_next_signal(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
+    """Says what becomes of a signal that comes after the one which ended the command; all is cleaned up by then."""
     with contextlib.suppress(ValueError):  # not in the main thread
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
+                signal.signal(getattr(signal, name), handler)
 
 
 class _PastClick(BaseException):
@@ -215,6 +215,8 @@ def guarded(call: Callable[[], Any]) -> Any:
             with contextlib.suppress(OSError):
                 click.echo(f"Error: {failed}", err=True)
         sys.exit(NOT_EXACT)
+    if code > _SIGNALLED:
+        _at_the_next_signal(signal.SIG_IGN)  # Python's own end is short, and would tell of being interrupted
     sys.exit(code)
 
 
@@ -225,10 +227,11 @@ def _code(call: Callable[[], Any]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
-        _be_left_in_peace()
-        click.echo("stopped", err=True)
         asked = stop.__cause__ if isinstance(stop, click.Abort) else stop
-        return _SIGNALLED + int(asked.args[0] if isinstance(asked, _EndedError) else signal.SIGINT)
+        code = _SIGNALLED + int(asked.args[0] if isinstance(asked, _EndedError) else signal.SIGINT)
+        _at_the_next_signal(lambda *_: os._exit(code))  # whoever reads what is left to say may never do so
+        click.echo("stopped", err=True)
+        return code
     except click.ClickException as mistake:
         if isinstance(mistake, click.exceptions.NoArgsIsHelpError):
             mistake.show()  # no mistake, but a question

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import numbers
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from reenact import handover, results
 from reenact.errors import ReenactError, SelectionError
 from reenact.plan import Piece, Plan, by_instance
 from reenact.process import this_process
+from reenact.selection import at_least_one
 from reenact.work import Advanced, Chained, Desk, Outcome, Report, Task, Warned, Word, run
 from reenact.workers import Workers
 
@@ -282,12 +282,9 @@ class Crews:
     """
 
     def __init__(self, jobs: int, executor: Executor | None) -> None:
-        given: object = jobs
-        if isinstance(given, bool) or not isinstance(given, numbers.Integral) or given < 1:
-            raise SelectionError(f"jobs must be a whole number of 1 or more, got {jobs!r}")
+        self.jobs, self._executor = at_least_one("jobs", jobs), executor
         if executor is not None:
             _require_processes(executor)
-        self.jobs, self._executor = int(jobs), executor
         self.in_process = jobs == 1 and executor is None
 
     @contextlib.contextmanager

@@ -65,7 +65,7 @@ def moviepy() -> tuple[Any, str]:
 
 
 def _imported() -> tuple[Any, str]:
-    from moviepy.config import FFMPEG_BINARY  # noqa: PLC0415 - 230 ms that training doesn't need
+    from moviepy.config import FFMPEG_BINARY  # noqa: PLC0415 - training doesn't need it
     from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # noqa: PLC0415
 
     return FFMPEG_VideoWriter, FFMPEG_BINARY

@@ -96,10 +96,10 @@ def select(
         SelectionError: a pick can't be understood, or no episode is of the kind that it ranks.
         EpisodeNotFoundError: a picked episode is not there.
     """
-    count = len(run)
+    count, given = len(run), given_of(picks)
     remain = _filter(run, picks, 0)
     every = picks.get("every")
-    ranked = [name for name in _RANKED if name in given_of(picks)]
+    ranked = [name for name in _RANKED if name in given]
     if episodes is None and every is None and trigger is None and not ranked:
         if remain is not None:
             return np.flatnonzero(remain).tolist()
@@ -109,7 +109,7 @@ def select(
         for pick in _parts(episodes):
             picked.update(_resolve(run, pick, count))
     if every is not None:
-        picked.update(range(0, count, _at_least_one("every", every)))
+        picked.update(range(0, count, at_least_one("every", every)))
     if trigger is not None:
         picked.update(number for number in range(count) if trigger(number))
     if remain is not None:
@@ -123,7 +123,7 @@ def given_of(picks: Picks) -> set[str]:
     """Returns the names of the picks that are given; 0 is.
 
     Raises:
-        SelectionError: what is chosen by True or False is neither.
+        SelectionError: one that is text, or True or False, is anything else.
         TypeError: there is no such pick.
     """
     for name in picks.keys() - Picks.__annotations__.keys():
@@ -131,15 +131,15 @@ def given_of(picks: Picks) -> set[str]:
     for name in ("median", "marked"):
         if not isinstance(picks.get(name, False), bool):
             raise SelectionError(f"{name} must be True or False, got {picks.get(name)!r}")
+    for name in ("where", "ended"):
+        if not isinstance(picks.get(name), str | None):
+            raise SelectionError(f"{name} must be text, got {picks.get(name)!r}")
     return {name for name, value in picks.items() if value is not None and value is not False}
 
 
 def _filter(run: Numbered, picks: Picks, first: int) -> Array | None:
     """Returns which episodes the filters leave, from a number on, bool; None: there is no filter."""
     condition, ended, marked = picks.get("where"), picks.get("ended"), picks.get("marked", False)
-    for name, text in (("where", condition), ("ended", ended)):
-        if text is not None and not isinstance(text, str):
-            raise SelectionError(f"{name} must be text, got {text!r}")
     if condition is None and ended is None and not marked:
         return None
     table = {name: column[first:] for name, column in run.table().items()}
@@ -169,16 +169,16 @@ def _rank(run: Numbered, remain: Array | None, picks: Picks, first: str) -> Iter
         eligible = eligible & finished
     numbers = np.flatnonzero(eligible)
     if (last := picks.get("last")) is not None:
-        yield from numbers[-_at_least_one("last", last) :].tolist()
+        yield from numbers[-at_least_one("last", last) :].tolist()
     returns = table["return"][numbers]
     there = ~np.isnan(returns)
     numbers, returns = numbers[there], returns[there]
     # stable: of equal returns the lower number comes first
     if (best := picks.get("best")) is not None:
-        yield from numbers[np.argsort(-returns, kind="stable")[: _at_least_one("best", best)]].tolist()
+        yield from numbers[np.argsort(-returns, kind="stable")[: at_least_one("best", best)]].tolist()
     rising = numbers[np.argsort(returns, kind="stable")]
     if (worst := picks.get("worst")) is not None:
-        yield from rising[: _at_least_one("worst", worst)].tolist()
+        yield from rising[: at_least_one("worst", worst)].tolist()
     shares = [*([Fraction(50)] if picks.get("median") else []), *_percentiles(picks.get("percentile"))]
     if len(rising):
         yield from (int(rising[max(0, math.ceil(share * len(rising) / 100) - 1)]) for share in shares)
@@ -205,7 +205,12 @@ def _percentiles(given: str | float | Iterable[float] | None) -> list[Fraction]:
     return found
 
 
-def _at_least_one(name: str, count: object) -> int:
+def at_least_one(name: str, count: object) -> int:
+    """Returns a count that is given by that name.
+
+    Raises:
+        SelectionError: it is no whole number of 1 or more.
+    """
     if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise SelectionError(f"{name} must be a whole number of 1 or more, got {count!r}")
     return int(count)
@@ -232,14 +237,15 @@ class Awaited:
         default: Trigger | None = None,
         **picks: Unpack[Picks],
     ) -> None:
+        given = given_of(picks)
         for name in _RANKED:
-            if name in given_of(picks):
+            if name in given:
                 raise SelectionError(f"{name} is known at the end only: leave follow out, or replay when it has come")
-        if episodes is None and trigger is None and not given_of(picks):
+        if episodes is None and trigger is None and not given:
             trigger = default
         every = picks.get("every")
         self._picks, self._trigger = picks, trigger
-        self._ranges = [] if every is None else [range(0, _NO_END, _at_least_one("every", every))]
+        self._ranges = [] if every is None else [range(0, _NO_END, at_least_one("every", every))]
         self._numbers: set[int] = set()
         self._addresses: set[str] = set()
         for pick in _parts(episodes):
