@@ -21,6 +21,7 @@ import pytest
 
 import reenact
 from reenact import cli, demo
+from test_jobs import wait_for
 
 SOURCE = Path(reenact.__file__).resolve().parents[1]
 KEYS = [
@@ -437,10 +438,7 @@ def test_a_command_that_is_stopped_leaves_nothing_behind(number: signal.Signals,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while not list((run / "videos").glob(".*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert list((run / "videos").glob(".*")), "no video was begun"
+        wait_for(lambda: list((run / "videos").glob(".*")), "no video was begun")
         os.killpg(process.pid, number)  # as a terminal does: ffmpeg gets it too
         out, err = process.communicate(timeout=60)
     finally:
@@ -448,6 +446,58 @@ def test_a_command_that_is_stopped_leaves_nothing_behind(number: signal.Signals,
     assert (process.returncode, out) == (code, "")
     assert err.splitlines()[-1] == "stopped"
     assert "Traceback" not in err
+    assert list((run / "videos").iterdir()) == []
+
+
+@pytest.mark.parametrize("closing_s", [0.5, 600])
+def test_a_second_ctrl_c_does_not_cut_the_cleaning_up(closing_s: float, tmp_path: Path) -> None:
+    """Pressed twice, what an env does to close is done, and no file is left; one that never closes can be left so."""
+    run = record(tmp_path / "runs" / "long", 1)
+    (tmp_path / "slow.py").write_text(
+        textwrap.dedent(
+            f"""
+            import pathlib, time
+            import gymnasium as gym
+
+            class Slow(gym.Wrapper):
+                def render(self):
+                    if pathlib.Path("drawn").exists():
+                        time.sleep(600)
+                    pathlib.Path("drawn").touch()
+                    return self.env.render()
+
+                def close(self):
+                    pathlib.Path("closing").touch()
+                    time.sleep({closing_s})
+                    pathlib.Path("closed").touch()
+                    super().close()
+
+            def make(render_mode=None):
+                return Slow(gym.make("CartPole-v1", render_mode=render_mode, max_episode_steps=6))
+            """
+        )
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPABLE, "replay", run, "--env", "slow.py:make", "--jobs", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: list((run / "videos").glob(".*")), "no video was begun")
+        process.send_signal(signal.SIGINT)
+        wait_for((tmp_path / "closing").exists, "the env was not closed")
+        process.send_signal(signal.SIGINT)
+        if closing_s > 1:  # it is taken for another one after a while
+            time.sleep(0.1)
+            assert process.poll() is None
+            while process.poll() is None:
+                time.sleep(0.5)
+                process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err.splitlines()[-1]) == (130, "stopped")
+    assert "Traceback" not in err
+    assert (tmp_path / "closed").exists() == (closing_s < 1)
     assert list((run / "videos").iterdir()) == []
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 EXACT, NOT_EXACT, WRONG_USE, LOSSY, _SIGNALLED, _UNREAD = 0, 1, 2, 3, 128, 141
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _NAMES = {1: "standard output", 2: "standard error"}
 _PYTHONS = {1: "<stdout>", 2: "<stderr>"}
 
@@ -153,21 +155,31 @@ def _streams() -> Iterator[None]:
 # ---- how it ends
 
 
+_CLEANING_S = 2.0
+"""How long after a signal another one is taken for the same: nothing but an env that won't close takes longer."""
+
+
 class _EndedError(KeyboardInterrupt):
-    """A signal asks the command to end, as a job scheduler's does: what a Ctrl-C cleans up is cleaned up."""
+    """A signal asks the command to end: a Ctrl-C, or a job scheduler's."""
 
 
-def _end(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one must not come between
-    raise _EndedError(number)
+class _End:
+    """What ends the command at a signal; an impatient second one does not come between while it is cleaned up."""
+
+    def __init__(self) -> None:
+        self._asked = float("-inf")
+
+    def __call__(self, number: int, _frame: object) -> None:
+        if time.monotonic() - self._asked > _CLEANING_S:
+            self._asked = time.monotonic()
+            raise _EndedError(number)
 
 
 def _at_the_next_signal(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
-    """Says what becomes of a signal that comes after the one which ended the command; all is cleaned up by then."""
+    """Says what becomes of a signal once all is cleaned up."""
     with contextlib.suppress(ValueError):  # not in the main thread
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), handler)
+        for number in _SIGNALS:
+            signal.signal(number, handler)
 
 
 class _PastClick(BaseException):
@@ -201,10 +213,11 @@ class Commands(click.Group):
 def guarded(call: Callable[[], Any]) -> Any:
     """Calls a command, and ends the program with its exit code."""
     warnings.showwarning = _show_warning
-    for name in ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ():
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has hang-ups ignored
-            signal.signal(number, _end)
+    end = _End()
+    for number in _SIGNALS if threading.current_thread() is threading.main_thread() else ():
+        # others stay: nohup has hang-ups ignored, a shell's "&" Ctrl-C
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, end)
     try:
         with headless.quiet(), _streams():
             code = _code(call)
