@@ -51,6 +51,29 @@ def test_a_death_is_heard_of_where_children_are_reaped_elsewhere(elsewhere: str)
     ]
 
 
+def test_a_worker_does_what_waits_for_its_end(tmp_path: Path) -> None:
+    """At its end its threads have ended, what `atexit` has is called, and what was printed has come."""
+    code = (
+        "import atexit, pathlib, sys, threading, time\n"
+        "def later():\n"
+        "    time.sleep(0.3)\n"
+        "    pathlib.Path(folder, 'thread').touch()\n"
+        "threading.Thread(target=later).start()\n"
+        "atexit.register(pathlib.Path(folder, 'atexit').touch)\n"
+        "sys.stdout = open(folder + '/printed', 'w')\n"
+        "print('half a line', end='')\n"
+    )
+    said = output_of(
+        "import os\n"
+        "from reenact.workers import Workers\n"
+        "with Workers(1, print) as workers:\n"
+        f"    workers.submit(exec, {code!r}, {{'folder': {str(tmp_path)!r}}}).result(60)\n"
+        f"print(*sorted(os.listdir({str(tmp_path)!r})))\n"
+    )
+    assert said == ["atexit printed thread"]
+    assert (tmp_path / "printed").read_text() == "half a line"
+
+
 def test_a_warning_in_the_middle_of_a_word_comes_after_it() -> None:
     """Where writing a word gives a warning, in the same thread, both are said, one whole after the other."""
     said = output_of(
