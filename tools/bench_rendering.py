@@ -3,7 +3,7 @@
     python tools/bench_rendering.py                      five envs, short episodes, frames read back
     python tools/bench_rendering.py --quick              the same, small: to see that it runs, not to quote
     python tools/bench_rendering.py --only CartPole      one of them
-    … --only LunarLander --episodes 12                   a larger job, in which the workers' start weighs less
+    … --only LunarLander --episodes 40 --ours            a larger job, in which the workers' start weighs less
     python tools/bench_rendering.py --memory             peak memory of 500 and of 5,000 frames
     python tools/bench_rendering.py --apart              what two cores do of the same work, with nothing passed on
 
@@ -246,13 +246,13 @@ def decoded(path: Path) -> list[int]:
     return [number_of(np.frombuffer(frame, np.uint8).reshape(height, width, 3)) for frame in reader]
 
 
-def report(case: Case, repeats: int) -> None:
-    """Prints a case's row."""
+def report(case: Case, repeats: int, *, upstream: bool) -> None:
+    """Prints a case's row, with `RecordVideo`'s cells or without."""
     with tempfile.TemporaryDirectory(prefix="bench-rendering-") as name:
         stage = Stage(case, Path(name))
         forms: dict[str, Callable[[], None]] = {
             "limit": stage.limit,
-            "upstream": stage.record_video,
+            **({"upstream": stage.record_video} if upstream else {}),
             "one": stage.replay,
         }
         if "jobs" in inspect.signature(reenact.replay).parameters:
@@ -263,7 +263,7 @@ def report(case: Case, repeats: int) -> None:
         for repeat in range(repeats):
             turns.append({name: cost(case, form) for name, form in forms.items()})
             print(f"  {case.name} {repeat + 1}/{repeats}: {turns[-1]}", file=sys.stderr)
-        stored, missing = stage.read_back("upstream")
+        stored, missing = stage.read_back("upstream")  # of no folder: none
         ours, none = stage.read_back("ours")
 
     def median(figure: Callable[[dict[str, Cost]], float]) -> float:
@@ -272,22 +272,25 @@ def report(case: Case, repeats: int) -> None:
     def bound(turn: dict[str, Cost]) -> float:
         return 2 / (turn["limit"].own + turn["one"].others)  # frames a µs
 
+    def of_upstream(figure: Callable[[Cost, Cost], float], form: str) -> str:
+        return form.format(median(lambda turn: figure(turn["upstream"], turn["one"]))) if upstream else "–"
+
     one = median(lambda turn: turn["one"].own + turn["one"].others)
     cells = [
         f"{case.name}, {case.episodes} × {case.steps + 1:,}",
         f"{median(lambda turn: 1e6 / turn['limit'].wall):,.0f}",
-        f"{median(lambda turn: 1e6 / turn['upstream'].wall):,.0f}",
+        of_upstream(lambda theirs, _: 1e6 / theirs.wall, "{:,.0f}"),
         f"{median(lambda turn: 1e6 / turn['one'].wall):,.0f}",
         f"{median(lambda turn: turn['limit'].wall / turn['one'].wall):.2f}",
-        f"{median(lambda turn: turn['upstream'].wall / turn['one'].wall):.2f} ×",
+        of_upstream(lambda theirs, ours: theirs.wall / ours.wall, "{:.2f} ×"),
         f"{median(lambda turn: turn['limit'].own):,.0f}",
         f"{median(lambda turn: turn['one'].own):,.0f}",
         f"{median(lambda turn: turn['one'].others):,.0f}",
         f"{min(1.0, 2 * median(lambda turn: turn['limit'].own) / one):.2f}",
-        f"{median(lambda turn: turn['upstream'].own + turn['upstream'].others):,.0f}",
+        of_upstream(lambda theirs, _: theirs.own + theirs.others, "{:,.0f}"),
         "–" if "two" not in forms else f"{median(lambda turn: 1 / turn['two'].wall / bound(turn)):.2f}",
         f"{ours:,}, {none} missing",
-        f"{stored:,}, {missing:,} missing",
+        f"{stored:,}, {missing:,} missing" if upstream else "–",
     ]
     print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -439,10 +442,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="turns of each form (5)")
     parser.add_argument("--only", metavar="NAME", action="append", help="this env; may be repeated")
     parser.add_argument("--episodes", type=int, help="so many films of each env, in place of its own number")
+    parser.add_argument("--ours", action="store_true", help="without RecordVideo, which takes most of the time")
     parser.add_argument("--memory", action="store_true", help="peak memory")
     parser.add_argument("--apart", action="store_true", help="envs and encoders that pass nothing on")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # where it is set, workers compile an editable install's modules anew: a fifth of their start, which no user has
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.child is not None:
         child(options.child[0], options.child[1], int(options.child[2]))
         return
@@ -456,7 +462,7 @@ def main() -> None:
     print(HEAD, flush=True)
     for case in cases(scale):
         if options.only is None or case.name in options.only:
-            report(replace(case, episodes=options.episodes or case.episodes), repeats)
+            report(replace(case, episodes=options.episodes or case.episodes), repeats, upstream=not options.ours)
 
 
 if __name__ == "__main__":
