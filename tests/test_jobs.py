@@ -305,6 +305,26 @@ def test_workers_end_though_a_fork_holds_their_pipes(tmp_path: Path) -> None:
         ended.stdout.close()
 
 
+def test_workers_that_can_not_be_started_are_done_without(tmp_path: Path) -> None:
+    """Where the descriptors suffice for a few workers, these do it all; where for none, one line says so."""
+    run = record("JobTold-v0", tmp_path / "run", 8)
+
+    def ended(descriptors: int) -> subprocess.CompletedProcess[str]:
+        limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors})); {REPLAY}"
+        return subprocess.run(
+            [sys.executable, "-c", limit, str(run), "--episodes", "all", "--jobs", "8"],
+            env=environment(), capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    few = ended(18)
+    assert (few.returncode, few.stdout.count(": exact") + few.stderr.count(": exact")) == (0, 8), few.stderr
+    shutil.rmtree(run / "videos")
+    none = ended(10)
+    assert none.returncode == 2
+    assert none.stderr.startswith("Error: no worker can be started ([Errno 24] Too many open files)"), none.stderr
+    assert len(none.stderr.splitlines()) == 1
+
+
 def command_of(pid: int) -> bytes:
     """A process's command line; b"" of one that has just ended."""
     try:

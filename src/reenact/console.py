@@ -6,6 +6,7 @@ its output has gone, 129 SIGHUP, 143 SIGTERM. An env that calls `sys.exit` ends 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import io
@@ -213,6 +214,8 @@ class Commands(click.Group):
 def guarded(call: Callable[[], Any]) -> Any:
     """Calls a command, and ends the program with its exit code."""
     warnings.showwarning = _show_warning
+    # called last: the rest of Python's end is short, and would tell of being interrupted
+    atexit.register(_at_the_next_signal, signal.SIG_IGN)
     end = _End()
     for number in _SIGNALS if threading.current_thread() is threading.main_thread() else ():
         # others stay: nohup has hang-ups ignored, a shell's "&" Ctrl-C
@@ -228,8 +231,9 @@ def guarded(call: Callable[[], Any]) -> Any:
             with contextlib.suppress(OSError):
                 click.echo(f"Error: {failed}", err=True)
         sys.exit(NOT_EXACT)
-    if code > _SIGNALLED:
-        _at_the_next_signal(signal.SIG_IGN)  # Python's own end is short, and would tell of being interrupted
+    except _EndedError as stop:  # while the last of the output was written
+        code = _SIGNALLED + int(stop.args[0])
+    _at_the_next_signal(lambda *_: os._exit(code))  # what an env has left may hold up Python's own end
     sys.exit(code)
 
 

@@ -19,7 +19,7 @@ from reenact.plan import Piece, Plan, by_instance
 from reenact.process import this_process
 from reenact.selection import at_least_one
 from reenact.work import Advanced, Chained, Desk, Outcome, Report, Task, Warned, Word, run
-from reenact.workers import Workers
+from reenact.workers import NoWorkerError, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,7 +228,10 @@ class _Going:
         """Takes in what became of a task."""
         piece = self.flying.pop(future)
         broken = CancelledError() if future.cancelled() else future.exception()
-        report = Report((), "") if broken is not None else future.result()
+        if isinstance(broken, NoWorkerError):
+            report = Report((), f"no worker can be started ({_told(broken)}): give fewer jobs, or 1 for none")
+        else:
+            report = Report((), "") if broken is not None else future.result()
         for index, outcome in zip(piece.films, report.outcomes, strict=False):
             self.ledger.heard(index, outcome)
         if report.raised is not None:

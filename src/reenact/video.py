@@ -49,7 +49,7 @@ class VideoWriter:
         frames: Number of frames written.
 
     Raises:
-        VideoError: ``folder`` can't be made or written.
+        VideoError: ``folder`` can't be made or written, or there is no temporary file for what ffmpeg says.
     """
 
     def __init__(self, folder: Path, encoding: Encoding, title: str = "") -> None:
@@ -62,7 +62,11 @@ class VideoWriter:
         self._feed: Feed | None = None
         self._proc: subprocess.Popen[bytes] | None = None
         self._bound = True  # to other cores than ours
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see abandon
+        try:
+            self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see abandon
+        except OSError as error:
+            message = f"no temporary file can be made ({error.strerror}): check TMPDIR, disk space and open files"
+            raise VideoError(message) from error
         self._room = container.Room(title) if encoding.format == "mp4" else None
         self._partials: list[Path] = []
         try:

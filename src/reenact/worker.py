@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import builtins
 import contextlib
 import os
@@ -48,11 +47,11 @@ def main(orders: IO[bytes], answers: IO[bytes]) -> None:
     work.desks.set(desks)
     while (packed := calls.get()) is not None:
         _busy.set()
-        voice.say(_answer(packed))
-        _busy.clear()
+        answer = _answer(packed)
+        _busy.clear()  # first: who hears the answer may have no more to ask, and the end is then no death
+        voice.say(answer)
     for desk in desks.values():
         desk.__exit__()
-    _leave()
 
 
 def _answer(packed: bytes) -> Answer:
@@ -85,20 +84,6 @@ def _watch(parent: int) -> None:
 
 _busy = threading.Event()
 """Set while a call is done."""
-
-
-def _leave() -> None:
-    """Ends this process as soon as all that waits for its end is done, as one that multiprocessing has forked ends.
-
-    Python's own end would then take all that was imported apart, which takes a tenth of the CPU time of a worker that
-    makes one short film; its envs are closed.
-    """
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  # waits for threads, as multiprocessing does
-    atexit._run_exitfuncs()  # noqa: SLF001  # likewise
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # an env may have put anything there, or closed it
-            stream.flush()
-    os._exit(0)
 
 
 def _end() -> None:

@@ -47,6 +47,10 @@ class WorkerDiedError(BrokenExecutor):
     """A worker ended in the middle of a call; the others go on."""
 
 
+class NoWorkerError(BrokenExecutor):
+    """No worker can be started, and none is there."""
+
+
 class Workers(Executor):
     """Processes that each do one call at a time.
 
@@ -67,12 +71,21 @@ class Workers(Executor):
         self._started = 0
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Has a worker call a function that can be imported there."""
+        """Has a worker call a function that can be imported there.
+
+        Raises:
+            RuntimeError: there is no thread for a first worker.
+        """
+        if self._started < len(self._threads):
+            try:
+                self._threads[self._started].start()
+                self._started += 1
+            except RuntimeError:  # the system has no more: fewer do it
+                if not self._started:
+                    raise
+                del self._threads[self._started :]
         future: Future[Any] = Future()
         self._calls.put((future, Call(function, args, kwargs)))
-        if self._started < len(self._threads):
-            self._threads[self._started].start()
-            self._started += 1
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # as Executor has it
@@ -109,29 +122,43 @@ class Workers(Executor):
         worker: _Worker | None = None
         while (item := self._calls.get()) is not None:
             future, call = item
-            if not future.set_running_or_notify_cancel():
-                continue
             try:
                 worker = worker or self._start()
-                answer = worker.do(call, partial(self._heard, future))
-            except BaseException as error:  # noqa: BLE001  # whoever waits for it must hear of it
-                died = isinstance(error, _PipeEndedError if worker is not None else OSError)
-                how = str(error)
-                if worker is not None:  # it may be in that call still: its answer would be taken for the next one's
-                    with contextlib.suppress(Exception):
-                        how = worker.end()
-                    self._running.discard(worker)
-                    worker = None
-                future.set_exception(WorkerDiedError(how) if died else error)
+            except OSError as error:
+                if self._running and not self._killed:
+                    self._calls.put(item)  # for those that are there: this one would fail at call after call
+                    return
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(NoWorkerError(str(error)))
             else:
-                if answer.error is None:
-                    future.set_result(answer.value)
-                else:
-                    future.set_exception(answer.error)
+                if future.set_running_or_notify_cancel() and not self._do(worker, future, call):
+                    worker = None
         if worker is not None:
             worker.close()
 
+    def _do(self, worker: _Worker, future: Future[Any], call: Call) -> bool:
+        """Has a worker do a call; returns whether it can do another."""
+        try:
+            answer = worker.do(call, partial(self._heard, future))
+        except BaseException as error:  # noqa: BLE001  # whoever waits for it must hear of it
+            how = ""
+            with contextlib.suppress(Exception):
+                how = worker.end()  # it may be in that call still: its answer would be taken for the next one's
+            self._running.discard(worker)
+            future.set_exception(WorkerDiedError(how) if isinstance(error, _PipeEndedError) else error)
+            return False
+        if answer.error is None:
+            future.set_result(answer.value)
+        else:
+            future.set_exception(answer.error)
+        return True
+
     def _start(self) -> _Worker:
+        """Starts a worker.
+
+        Raises:
+            OSError: the system has no process, no descriptor or no thread for it, or all are to end.
+        """
         with self._lock:
             if self._killed:
                 raise OSError("it was stopped")
@@ -162,7 +189,12 @@ class _Worker:
         self._lock = threading.Lock()
         self._told = True
         self._reaper = threading.Thread(target=self._reap, daemon=True)
-        self._reaper.start()
+        try:
+            self._reaper.start()
+        except RuntimeError as error:  # there is no thread for it
+            self._kill()
+            self._process.wait()
+            raise OSError(str(error)) from error
         with contextlib.suppress(OSError):  # it has died already: the first call finds out
             pickle.dump([entry for entry in sys.path if isinstance(entry, str)], self._orders)
             pickle.dump(Setup(os.getpid(), tuple(sys.argv), tuple(_filters())), self._orders)
