@@ -84,8 +84,11 @@ def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     def command(*arguments: object, entry: Any = cli.main) -> Said:
         monkeypatch.setattr(sys, "argv", ["reenact", *map(str, arguments)])
         capsys.readouterr()
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         with pytest.raises(SystemExit) as end:
             entry()
+        for number, handler in before.items():  # it goes on
+            signal.signal(number, handler)
         out, err = capsys.readouterr()
         return Said(end.value.code, out, err)
 
@@ -449,14 +452,14 @@ def test_a_command_that_is_stopped_leaves_nothing_behind(number: signal.Signals,
     assert list((run / "videos").iterdir()) == []
 
 
-@pytest.mark.parametrize("closing_s", [0.5, 600])
-def test_a_second_ctrl_c_does_not_cut_the_cleaning_up(closing_s: float, tmp_path: Path) -> None:
-    """Pressed twice, what an env does to close is done, and no file is left; one that never closes can be left so."""
+@pytest.mark.parametrize(("closing_s", "thread_s"), [(0.5, 0), (600, 0), (0.5, 600)])
+def test_a_second_ctrl_c_does_not_cut_the_cleaning_up(closing_s: float, thread_s: float, tmp_path: Path) -> None:
+    """What an env does to close is done, and no file is left; one that never closes, or leaves a thread, holds up none."""
     run = record(tmp_path / "runs" / "long", 1)
     (tmp_path / "slow.py").write_text(
         textwrap.dedent(
             f"""
-            import pathlib, time
+            import pathlib, threading, time
             import gymnasium as gym
 
             class Slow(gym.Wrapper):
@@ -473,6 +476,7 @@ def test_a_second_ctrl_c_does_not_cut_the_cleaning_up(closing_s: float, tmp_path
                     super().close()
 
             def make(render_mode=None):
+                threading.Thread(target=time.sleep, args=({thread_s},)).start()
                 return Slow(gym.make("CartPole-v1", render_mode=render_mode, max_episode_steps=6))
             """
         )
@@ -481,17 +485,20 @@ def test_a_second_ctrl_c_does_not_cut_the_cleaning_up(closing_s: float, tmp_path
         [sys.executable, "-c", STOPPABLE, "replay", run, "--env", "slow.py:make", "--jobs", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
+
+    def pressed() -> bool:
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
     try:
         wait_for(lambda: list((run / "videos").glob(".*")), "no video was begun")
         process.send_signal(signal.SIGINT)
         wait_for((tmp_path / "closing").exists, "the env was not closed")
         process.send_signal(signal.SIGINT)
-        if closing_s > 1:  # it is taken for another one after a while
+        if closing_s + thread_s > 1:  # after a while, or once all is cleaned up, another one ends it
             time.sleep(0.1)
             assert process.poll() is None
-            while process.poll() is None:
-                time.sleep(0.5)
-                process.send_signal(signal.SIGINT)
+            wait_for(pressed, "it can't be left")
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()

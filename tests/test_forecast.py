@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
@@ -57,6 +58,20 @@ def test_a_dry_run_makes_nothing(tmp_path: Path) -> None:
     assert (found.films, found.frames, found.there) == (3, 3 * (LENGTH + 1), 0)
     assert found.seconds is not None
     assert "attempt" in found.basis
+
+
+def test_without_a_temporary_folder_no_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing temporary can be made, a dry run says so, and so does each video of the job; none raises."""
+    run = record(tmp_path / "run", 2)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    results, found = foresee(run)
+    assert [result.verdict for result in results] == ["planned", "planned"]
+    assert found.seconds is None
+    assert "no temporary folder can be made (No such file or directory)" in found.basis
+    made = reenact.replay(run, "all")
+    assert [result.verdict for result in made] == ["impossible", "impossible"]
+    assert "no temporary file can be made (No such file or directory)" in str(made[0].error)
+    assert files(run / "videos") == []
 
 
 def test_what_is_there_and_what_is_in_the_way_are_told(tmp_path: Path) -> None:

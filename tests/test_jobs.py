@@ -316,7 +316,7 @@ def test_workers_that_can_not_be_started_are_done_without(tmp_path: Path) -> Non
             env=environment(), capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
 
-    few = ended(18)
+    few = ended(20)
     assert (few.returncode, few.stdout.count(": exact") + few.stderr.count(": exact")) == (0, 8), few.stderr
     shutil.rmtree(run / "videos")
     none = ended(10)

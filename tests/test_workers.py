@@ -51,6 +51,20 @@ def test_a_death_is_heard_of_where_children_are_reaped_elsewhere(elsewhere: str)
     ]
 
 
+def test_a_worker_that_can_not_be_told_how_to_begin_fails_its_call() -> None:
+    """Where something in `sys.argv` can't be passed on, each call fails with that; nobody waits, and none is left."""
+    said = output_of(
+        "import os, sys\n"
+        "from reenact.workers import Workers\n"
+        "sys.argv.append(lambda: 0)\n"
+        "with Workers(2, print) as workers:\n"
+        "    calls = [workers.submit(os.getpid) for _ in range(3)]\n"
+        "    print(*('pickle' in str(call.exception(60)) for call in calls))\n"
+        "print(*open('/proc/self/task/%d/children' % os.getpid()).read().split())\n"
+    )
+    assert said == ["True True True", ""]
+
+
 def test_a_worker_does_what_waits_for_its_end(tmp_path: Path) -> None:
     """At its end its threads have ended, what `atexit` has is called, and what was printed has come."""
     code = (

@@ -180,7 +180,8 @@ def _at_the_next_signal(handler: Callable[[int, Any], None] | signal.Handlers) -
     """Says what becomes of a signal once all is cleaned up."""
     with contextlib.suppress(ValueError):  # not in the main thread
         for number in _SIGNALS:
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has hang-ups, and a shell's "&" Ctrl-C
+                signal.signal(number, handler)
 
 
 class _PastClick(BaseException):
@@ -218,19 +219,17 @@ def guarded(call: Callable[[], Any]) -> Any:
     atexit.register(_at_the_next_signal, signal.SIG_IGN)
     end = _End()
     for number in _SIGNALS if threading.current_thread() is threading.main_thread() else ():
-        # others stay: nohup has hang-ups ignored, a shell's "&" Ctrl-C
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
     try:
         with headless.quiet(), _streams():
             code = _code(call)
     except OutputError as failed:
-        if failed.error.errno == errno.EPIPE:
-            sys.exit(_UNREAD)  # nothing is wrong: whoever read it has seen enough
-        if failed.fd != 2:  # noqa: PLR2004  # then it can't be said
+        unread = failed.error.errno == errno.EPIPE  # nothing is wrong: whoever read it has seen enough
+        code = _UNREAD if unread else NOT_EXACT
+        if not unread and failed.fd != 2:  # noqa: PLR2004  # then it can't be said
             with contextlib.suppress(OSError):
                 click.echo(f"Error: {failed}", err=True)
-        sys.exit(NOT_EXACT)
     except _EndedError as stop:  # while the last of the output was written
         code = _SIGNALLED + int(stop.args[0])
     _at_the_next_signal(lambda *_: os._exit(code))  # what an env has left may hold up Python's own end

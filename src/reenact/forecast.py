@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reenact import takes
 from reenact.composing import Grid
 from reenact.cutting import Cutter
+from reenact.errors import VideoError
 from reenact.shots import Shot, Spool
 from reenact.work import REFUSALS, reason
 
@@ -91,7 +92,7 @@ def _rate_of_attempt(film: Film, job: Job, options: Options) -> tuple[float | No
     attempt = _Attempt(_ATTEMPT_S / len(film.parts))
     try:
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = Path(stack.enter_context(_scratch()))
             ladders = stack.enter_context(job.ladders(lambda _done, _total: None))
             cutter = Cutter(folder, look, film.name)
             video = cutter if look.grid is None else Grid(folder, look, film.name)
@@ -116,6 +117,13 @@ def _rate_of_attempt(film: Film, job: Job, options: Options) -> tuple[float | No
             return attempt.rate()
     except REFUSALS as error:
         return None, reason(error)
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise VideoError(f"no temporary folder can be made ({error.strerror}): check TMPDIR and disk space") from error
 
 
 class _Attempt:

@@ -48,7 +48,7 @@ class WorkerDiedError(BrokenExecutor):
 
 
 class NoWorkerError(BrokenExecutor):
-    """No worker can be started, and none is there."""
+    """A worker can't be started; what a call fails with where no other is there."""
 
 
 class Workers(Executor):
@@ -124,15 +124,15 @@ class Workers(Executor):
             future, call = item
             try:
                 worker = worker or self._start()
-            except OSError as error:
-                if self._running and not self._killed:
+            except BaseException as error:  # noqa: BLE001  # whoever waits for it must hear of it
+                if isinstance(error, NoWorkerError) and self._running and not self._killed:
                     self._calls.put(item)  # for those that are there: this one would fail at call after call
                     return
                 if future.set_running_or_notify_cancel():
-                    future.set_exception(NoWorkerError(str(error)))
-            else:
-                if future.set_running_or_notify_cancel() and not self._do(worker, future, call):
-                    worker = None
+                    future.set_exception(error)
+                continue
+            if future.set_running_or_notify_cancel() and not self._do(worker, future, call):
+                worker = None
         if worker is not None:
             worker.close()
 
@@ -157,12 +157,15 @@ class Workers(Executor):
         """Starts a worker.
 
         Raises:
-            OSError: the system has no process, no descriptor or no thread for it, or all are to end.
+            NoWorkerError: the system has no process, no descriptor or no thread for it, or all are to end.
         """
         with self._lock:
             if self._killed:
-                raise OSError("it was stopped")
-            worker = _Worker()
+                raise NoWorkerError("it was stopped")
+            try:
+                worker = _Worker()
+            except OSError as error:
+                raise NoWorkerError(str(error)) from error
             self._running.add(worker)
         return worker
 
@@ -175,6 +178,9 @@ class _Worker:
     """One process."""
 
     def __init__(self) -> None:
+        # first: what can't be passed on leaves no process behind
+        path = pickle.dumps([entry for entry in sys.path if isinstance(entry, str)])
+        setup = pickle.dumps(Setup(os.getpid(), tuple(sys.argv), tuple(_filters())))
         flags = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing's own
         self._process = subprocess.Popen(  # noqa: S603  # our own interpreter, on our own code
             [sys.executable, *flags, "-P", "-c", _BOOT],
@@ -196,8 +202,7 @@ class _Worker:
             self._process.wait()
             raise OSError(str(error)) from error
         with contextlib.suppress(OSError):  # it has died already: the first call finds out
-            pickle.dump([entry for entry in sys.path if isinstance(entry, str)], self._orders)
-            pickle.dump(Setup(os.getpid(), tuple(sys.argv), tuple(_filters())), self._orders)
+            self._orders.write(path + setup)
             self._orders.flush()
 
     def do(self, call: Call, tell: Callable[[Any], None]) -> Answer:
