@@ -1,9 +1,9 @@
 """The ways to start an episode again, tried one after another until one is exact.
 
-First its own origins, alone in a fresh env: `snapshot`, `seed`, `entropy`, `rng`. Then chains: re-execution of
-what came before it, from the last reset with a snapshot (`chain:snapshot`) or a seed (`chain:seed`), from 1, 2, 4, 8 …
-resets earlier (`chain:4`), and at last from the first that the env instance had (`chain:first`). What worked for
-one episode is tried before what failed for it, and a chain that stands on the way to the next episode goes on.
+First its own origins, alone in a fresh env: `snapshot`, `seed`, `entropy`, `rng` (see `Ladder._own`). Then chains:
+re-execution of what came before it, from the last reset with a snapshot (`chain:snapshot`) or a seed (`chain:seed`),
+from 1, 2, 4, 8 … resets earlier (`chain:4`), and at last from the first that the env instance had (`chain:first`).
+What worked for one episode is tried before what failed for it, and a chain that stands on the way to the next goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reenact.errors import ReplayError, SelectionError
 from reenact.reexecute import Reexecution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from reenact.episode import Divergence
     from reenact.lineage import Lineage
@@ -30,6 +30,7 @@ _PICTURES = {"flappy_bird_gymnasium": "chain:first", "gym_pusht": "chain:1", "me
 """Packages whose frames show what came before the reset, and the rung that brings it back: the ground goes on
 scrolling, the last action stays drawn (evidence: determinism, Frames), and the goal's mark starts at the height that
 the object had last, 8 µm off. Tried first where frames are wanted."""
+_GENERATORS_ALONE = ("entropy", "rng")
 _MOST_LANES = 64
 """Lanes of a vector env whose chains go on beside one another, each in an env of its own: at least 2."""
 _FORCED = re.compile(r"seed|rng|entropy|snapshot|chain(:([1-9]\d{0,8}|first|seed|snapshot))?")
@@ -114,12 +115,30 @@ class Ladder:
     def climb(self, player: Player, *, render: bool) -> Climb:
         """Returns the rungs of an episode, for frames or without."""
         data = player.data()
-        rungs = self._rungs(player.position, [one.name for one in data.origins], render=render)
-        return Climb(self, data, player.position, rungs)
+        own = self._own(player.position, data)
+        rungs = self._rungs(player.position, own, render=render)
+        return Climb(self, data, player.position, rungs, own)
+
+    def _own(self, position: int, data: EpisodeData) -> list[str]:
+        """Returns the origins by which an episode can be started alone.
+
+        An env that has snapshots has more to it than its generators. Where not all observations are in the checksums,
+        an episode that was begun without may have the same ones, and the same rewards, and other frames in between:
+        so did one in fourteen of Pong's first 40 steps.
+
+        Raises:
+            ReplayError: the only one to be tried is such a one.
+        """
+        names: list[str] = [one.name for one in data.origins]
+        if data.running or self._lineage.nearest("snapshot", position + 1) is None:
+            return names
+        if self._forced in _GENERATORS_ALONE and self._forced in names:
+            raise ReplayError(f"{self._forced} leaves out what the env's snapshots hold: give chain:snapshot, or none")
+        return [name for name in names if name not in _GENERATORS_ALONE]
 
     def reaches_back_to(self, name: str, player: Player) -> int:
         """Returns the first reset that a replay goes through where the rung of that name is exact, drawn or not."""
-        own: list[str] = [one.name for one in player.data().origins]
+        own = self._own(player.position, player.data())
         rungs = [self._rung(one, player.position, own) for one in (name, self._for_pictures) if one is not None]
         return min(
             (rung.start for rung in rungs if rung is not None and rung.start is not None), default=player.position
@@ -332,7 +351,9 @@ class Climb:
         stood: what the rung tried last came to: a chain may have gone on from further back.
     """
 
-    def __init__(self, ladder: Ladder, data: EpisodeData, position: int, rungs: Iterator[Rung]) -> None:
+    def __init__(
+        self, ladder: Ladder, data: EpisodeData, position: int, rungs: Iterator[Rung], own: Sequence[str]
+    ) -> None:
         self.data, self.position, self._rungs = data, position, rungs
         self._ladder = ladder
         self.tried: tuple[Attempt, ...] = ()
@@ -340,9 +361,7 @@ class Climb:
         self._failed: list[Rung] = []
         first = next(rungs, None)
         if first is None:
-            raise ReplayError(
-                f"it has no such origin to start from; it has {', '.join(one.name for one in data.origins) or 'none'}"
-            )
+            raise ReplayError(f"it has no such origin to start from; it has {', '.join(own) or 'none of its own'}")
         self.rung, self.stood = first, first.name
 
     def failed(self, divergence: Divergence | None, error: str | None = None) -> bool:
